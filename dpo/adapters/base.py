@@ -1,0 +1,118 @@
+"""What an adapter is, and the helpers adapters share.
+
+An adapter turns one raw row into preferences, and does nothing else: it knows no template, no tokenizer
+and no other row. Checks that hold for every data set (ties, empty or identical answers, length) come later.
+"""
+
+__all__ = ["Adapter", "AdapterOptions", "Example", "Pairing", "Row", "pair_ranked", "read_messages", "read_text"]
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from typing import Any, Literal
+
+from dpo.records import Drop, Message, Preference
+
+Row = Mapping[str, Any]
+Pairing = Literal["best_worst", "best_random", "adjacent", "all"]
+Example = tuple[Row, Sequence[Preference | Drop]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterOptions:
+    """What a user may ask of adapters."""
+
+    pairing: Pairing = "best_worst"
+    """How ranked answers become pairs."""
+    seed: int = 42
+    """Makes random choices repeatable."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """A data set's schema and how a raw row of it becomes preferences."""
+
+    name: str
+    """What the user types after --datasets."""
+    hub_id: str
+    """The data set on the Hugging Face Hub that is loaded where no source is named."""
+    split: str
+    """The split that holds the preferences."""
+    columns: tuple[str, ...]
+    """Columns that every row needs. A source that has none of one of them is an error."""
+    convert: Callable[[Row, AdapterOptions], Iterable[Preference | Drop]]
+    """Raw row -> preferences. Pure; may yield or raise a Drop."""
+    examples: tuple[Example, ...]
+    """Pairs of a raw row and what it must give. The test suite runs them."""
+
+
+def read_text(row: Row, column: str) -> str:
+    """The text in a column.
+
+    Raises:
+        Drop: malformed_row, where the column is missing or holds no text.
+    """
+    if column not in row:
+        raise Drop("malformed_row", f"column '{column}' is missing")
+    value = row[column]
+    if not isinstance(value, str):
+        raise Drop("malformed_row", f"column '{column}' holds {type(value).__name__}, expected text")
+    return value
+
+
+def read_messages(row: Row, column: str) -> tuple[Message, ...]:
+    """The conversation in a column: a list of {"role": ..., "content": ...}.
+
+    Raises:
+        Drop: malformed_row, where the column is missing or holds no list of messages.
+    """
+    value = row.get(column)
+    if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(m, Mapping) for m in value):
+        raise Drop("malformed_row", f"column '{column}' holds {type(value).__name__}, expected a list of messages")
+    return tuple(Message.model_validate(dict(message)) for message in value)
+
+
+def pair_ranked(
+    prompt: Sequence[Message], answers: Sequence[tuple[str, float]], options: AdapterOptions
+) -> list[Preference]:
+    """Pairs from answers with scores, higher the better.
+
+    Equal scores are paired as they come and left for the tie filter, so that they are counted.
+
+    Args:
+        prompt: The conversation that every answer answers.
+        answers: (text, score), at least two.
+        options: `pairing` picks from the answers sorted from best to worst:
+            best_worst, the first with the last (1 pair);
+            best_random, the first with a seeded random one of those scored below it (1 pair);
+            adjacent, each with the next (n - 1 pairs);
+            all, each with each below it (n (n - 1) / 2 pairs).
+
+    Raises:
+        Drop: too_few_answers.
+    """
+    if len(answers) < 2:
+        raise Drop("too_few_answers", f"found {len(answers)}, a pair needs 2")
+    ranked = sorted(answers, key=lambda answer: -answer[1])
+    best = ranked[0]
+    if options.pairing == "best_worst":
+        pairs = [(best, ranked[-1])]
+    elif options.pairing == "best_random":
+        lower = [answer for answer in ranked if answer[1] < best[1]] or ranked[1:]
+        # Seeded by the row's own text: the choice does not depend on the rows before it.
+        pairs = [(best, random.Random(f"{options.seed}:{prompt[-1].content}").choice(lower))]
+    elif options.pairing == "adjacent":
+        pairs = list(pairwise(ranked))
+    else:
+        pairs = list(combinations(ranked, 2))
+    return [
+        Preference(
+            prompt=tuple(prompt),
+            chosen=chosen,
+            rejected=rejected,
+            score_chosen=chosen_score,
+            score_rejected=rejected_score,
+        )
+        for (chosen, chosen_score), (rejected, rejected_score) in pairs
+    ]

@@ -1,0 +1,114 @@
+r"""berkeley-nest/Nectar: prompts with up to seven answers, ranked by GPT-4, 1 the best.
+
+A raw row:
+
+    {"prompt": "\n\nHuman: Name a noble gas.\n\nAssistant: ",
+     "answers": [{"answer": "Neon.", "model": "gpt-4", "rank": 1.0},
+                 {"answer": "Oxygen.", "model": "llama-2-7b-chat", "rank": 2.0}],
+     "turns": 1, "num_responses": 2, "source": ["sharegpt"], "good_natured": true}
+
+Prompts may have many turns. Missing slots were filled with repeated answers, and a model can stand at two
+ranks; pairs of equal text or equal rank are counted and dropped by the filters that every data set goes through.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from dpo.adapters.base import Adapter, AdapterOptions, Row, pair_ranked, read_text
+from dpo.records import Drop, Message, Preference
+
+TURN = re.compile(r"\n\n(Human|Assistant):")
+
+
+def convert(row: Row, options: AdapterOptions) -> list[Preference]:
+    answers = row.get("answers")
+    if not isinstance(answers, Sequence) or isinstance(answers, str):
+        raise Drop("malformed_row", f"column 'answers' holds {type(answers).__name__}, expected a list")
+    return pair_ranked(
+        split_turns(read_text(row, "prompt")), [(read_answer(answer), -answer["rank"]) for answer in answers], options
+    )
+
+
+def read_answer(answer: object) -> str:
+    if not isinstance(answer, Mapping) or not isinstance(answer.get("rank"), int | float):
+        raise Drop("malformed_row", "an answer has no numeric 'rank'")
+    return read_text(answer, "answer")
+
+
+def split_turns(prompt: str) -> list[Message]:
+    r"""Messages of a "\n\nHuman: ...\n\nAssistant: " string, white space around each turn removed.
+
+    Raises:
+        Drop: malformed_prompt, where it does not start with a turn or leaves no open Assistant turn at its end.
+    """
+    before, *parts = TURN.split(prompt)
+    if before.strip() or not parts:
+        raise Drop("malformed_prompt", f"expected '\\n\\nHuman:' at the start, found {prompt[:40]!r}")
+    turns = [(speaker, content.strip()) for speaker, content in zip(parts[::2], parts[1::2], strict=True)]
+    if turns.pop() != ("Assistant", ""):
+        raise Drop("malformed_prompt", f"expected '\\n\\nAssistant:' at the end, found {prompt[-40:]!r}")
+    return [Message(role="user" if speaker == "Human" else "assistant", content=content) for speaker, content in turns]
+
+
+EXAMPLES = (
+    (
+        {
+            "prompt": "\n\nHuman: Name a noble gas.\n\nAssistant: ",
+            "answers": [
+                {"answer": "Oxygen.", "model": "b", "rank": 2.0},
+                {"answer": "Neon.", "model": "a", "rank": 1.0},
+                {"answer": "Water.", "model": "c", "rank": 3.0},
+            ],
+            "turns": 1,
+            "num_responses": 3,
+            "source": ["sharegpt"],
+            "good_natured": True,
+        },
+        [
+            Preference(
+                prompt=(Message(role="user", content="Name a noble gas."),),
+                chosen="Neon.",
+                rejected="Water.",
+                score_chosen=-1.0,
+                score_rejected=-3.0,
+            )
+        ],
+    ),
+    (
+        {
+            "prompt": "\n\nHuman: Hi!\n\nAssistant: Hello.\n\nHuman: 2 + 2?\n\nAssistant: ",
+            "answers": [{"answer": "4", "model": "a", "rank": 1.0}, {"answer": "5", "model": "b", "rank": 2.0}],
+            "turns": 2,
+            "num_responses": 2,
+            "source": ["sharegpt"],
+            "good_natured": True,
+        },
+        [
+            Preference(
+                prompt=(
+                    Message(role="user", content="Hi!"),
+                    Message(role="assistant", content="Hello."),
+                    Message(role="user", content="2 + 2?"),
+                ),
+                chosen="4",
+                rejected="5",
+                score_chosen=-1.0,
+                score_rejected=-2.0,
+            )
+        ],
+    ),
+    ({"prompt": "no turns here", "answers": []}, [Drop("malformed_prompt")]),
+    (
+        {"prompt": "\n\nHuman: Hi!\n\nAssistant: ", "answers": [{"answer": "Hello.", "rank": 1.0}]},
+        [Drop("too_few_answers")],
+    ),
+)
+
+ADAPTER = Adapter(
+    name="nectar",
+    hub_id="berkeley-nest/Nectar",
+    split="train",
+    columns=("prompt", "answers"),
+    convert=convert,
+    examples=EXAMPLES,
+)

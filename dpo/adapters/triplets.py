@@ -1,0 +1,74 @@
+r"""Rows that are formed already: prompt, chosen, rejected, as TRL documents them.
+
+Raw rows, as text, as messages, and as messages that hold their prompt:
+
+    {"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen."}
+
+    {"prompt": [{"role": "user", "content": "Name a noble gas."}],
+     "chosen": [{"role": "assistant", "content": "Neon."}],
+     "rejected": [{"role": "assistant", "content": "Oxygen."}]}
+
+    {"chosen": [{"role": "user", "content": "Name a noble gas."}, {"role": "assistant", "content": "Neon."}],
+     "rejected": [{"role": "user", "content": "Name a noble gas."}, {"role": "assistant", "content": "Oxygen."}]}
+
+A prompt that is text becomes one user turn. `score_chosen` and `score_rejected` are read where they are given.
+"""
+
+from collections.abc import Iterator
+
+from dpo.adapters.base import Adapter, AdapterOptions, Row, read_messages, read_text
+from dpo.records import Drop, Message, Preference
+
+
+def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
+    prompt, (chosen, rejected) = read_prompt(row), (read_answer(row, "chosen"), read_answer(row, "rejected"))
+    if chosen[:-1] != rejected[:-1]:
+        raise Drop("prompts_differ", "chosen and rejected answer different conversations")
+    yield Preference(
+        prompt=prompt + chosen[:-1],
+        chosen=chosen[-1].content,
+        rejected=rejected[-1].content,
+        score_chosen=row.get("score_chosen"),
+        score_rejected=row.get("score_rejected"),
+    )
+
+
+def read_prompt(row: Row) -> tuple[Message, ...]:
+    """The prompt's messages; none where the answers hold them."""
+    if row.get("prompt") is None:
+        return ()
+    if isinstance(row["prompt"], str):
+        return (Message(role="user", content=row["prompt"]),)
+    return read_messages(row, "prompt")
+
+
+def read_answer(row: Row, column: str) -> tuple[Message, ...]:
+    """An answer as messages that end in an assistant turn."""
+    if isinstance(row.get(column), str):
+        return (Message(role="assistant", content=read_text(row, column)),)
+    messages = read_messages(row, column)
+    if not messages or messages[-1].role != "assistant":
+        raise Drop("malformed_row", f"'{column}' does not end in an assistant turn")
+    return messages
+
+
+_USER = {"role": "user", "content": "Name a noble gas."}
+_NEON = {"role": "assistant", "content": "Neon."}
+_OXYGEN = {"role": "assistant", "content": "Oxygen."}
+_PREFERENCE = Preference(prompt=(Message.model_validate(_USER),), chosen="Neon.", rejected="Oxygen.")
+
+EXAMPLES = (
+    ({"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen."}, [_PREFERENCE]),
+    ({"prompt": [_USER], "chosen": [_NEON], "rejected": [_OXYGEN]}, [_PREFERENCE]),
+    ({"chosen": [_USER, _NEON], "rejected": [_USER, _OXYGEN]}, [_PREFERENCE]),
+    ({"prompt": "Name a noble gas.", "chosen": ["Neon."], "rejected": "Oxygen."}, [Drop("malformed_row")]),
+)
+
+ADAPTER = Adapter(
+    name="triplets",
+    hub_id="trl-lib/ultrafeedback_binarized",
+    split="train",
+    columns=("chosen", "rejected"),
+    convert=convert,
+    examples=EXAMPLES,
+)

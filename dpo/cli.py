@@ -1,0 +1,66 @@
+"""The data commands: python -m dpo COMMAND. They start at once, without torch, transformers or deepspeed."""
+
+__all__ = ["main"]
+
+import sys
+from collections.abc import Sequence
+from textwrap import indent
+
+from dpo.adapters import find_adapters
+from dpo.adapters.base import Adapter, AdapterOptions
+from dpo.data.template import load_template
+from dpo.errors import DPOError
+from dpo.flags import FlagParser
+from dpo.records import Message, Preference
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        The exit code: 0, or 2 after a mistake of the user's, which is told on stderr.
+    """
+    parser = FlagParser(
+        prog="python -m dpo",
+        description="Preference data at hand. Training starts with main.py: deepspeed main.py --config runs/demo.yaml",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    adapters = commands.add_parser(
+        "adapters", help="list the adapters: name, columns, default source and one rendered example"
+    )
+    adapters.set_defaults(command=show_adapters)
+    try:
+        parser.parse_args(argv).command()
+    except DPOError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def show_adapters() -> None:
+    print("\n\n".join(map(describe, find_adapters().values())))
+
+
+def describe(adapter: Adapter) -> str:
+    """An adapter's name, columns and default source, and its first example in chatml."""
+    template = load_template("chatml")
+    row, expected = adapter.examples[0]
+    preference = next(candidate for candidate in expected if isinstance(candidate, Preference))
+    assert list(adapter.convert(row, AdapterOptions()))[: len(expected)] == list(expected)
+    prompt = template.render(preference.prompt, add_generation_prompt=True)
+    answers = {
+        name: template.render(
+            [*preference.prompt, Message(role="assistant", content=text)], add_generation_prompt=False
+        )
+        for name, text in (("chosen", preference.chosen), ("rejected", preference.rejected))
+    }
+    lines = [
+        adapter.name,
+        f"  columns:  {', '.join(adapter.columns)}",
+        f"  source:   {adapter.hub_id}, split {adapter.split}",
+        "  prompt:",
+        indent(prompt.rstrip("\n"), "    "),
+    ]
+    for name, text in answers.items():
+        lines += [f"  {name}:", indent(text.removeprefix(prompt).rstrip("\n"), "    ")]
+    return "\n".join(lines)

@@ -1,0 +1,93 @@
+"""What a user may ask of the data: the flags that main.py and the data commands share."""
+
+__all__ = ["DataConfig"]
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dpo.adapters.base import AdapterOptions, Pairing
+from dpo.errors import ConfigError
+
+
+class DataConfig(BaseModel):
+    """Where pairs come from and which are kept. Lengths are in tokens and inclusive."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    datasets: tuple[str, ...] = Field(
+        default=(),
+        description="Training sources, each ADAPTER[=SOURCE][:SPLIT][@FRACTION]: nectar, ultrafeedback=rows.parquet, "
+        "orca_dpo_pairs@0.5. SOURCE is a file or folder of JSON, JSONL, CSV or Parquet, or a Hub id; "
+        "the adapter's own Hub id where it is left out.",
+    )
+    eval_datasets: tuple[str, ...] = Field(default=(), description="Held-out sources, in the same form.")
+    validation_split: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the kept pairs to hold out, split by prompt so that no prompt stands on both sides.",
+    )
+    template: str = Field(
+        default="chatml",
+        description="A name in templates/, a path to a .jinja file, or 'model' for the tokenizer's own.",
+    )
+    max_length: int = Field(default=2048, gt=0, description="Longest prompt plus its longer answer.")
+    max_prompt_length: int | None = Field(default=None, gt=0, description="Longest prompt.")
+    max_target_length: int | None = Field(default=None, gt=0, description="Longest answer, end token included.")
+    pairing: Pairing = Field(default="best_worst", description="How ranked answers become pairs.")
+    keep_ties: bool = Field(default=False, description="Keep pairs whose two scores are equal.")
+    special_tokens_in_text: Literal["drop", "error", "keep"] = Field(
+        default="drop",
+        description="What to do with a row whose text holds the literal of a control token, such as <|im_end|>.",
+    )
+    add_control_tokens: bool = Field(
+        default=False,
+        description="Add the template's control tokens to a tokenizer that lacks them, and resize the embeddings.",
+    )
+    seed: int = Field(default=42, description="Seed of every random choice.")
+
+    @classmethod
+    def from_flags(cls, values: Mapping[str, Any]) -> "DataConfig":
+        """Read the values of flags or of a YAML file.
+
+        Raises:
+            ConfigError: a value is of the wrong type or out of its range, or values contradict each other.
+        """
+        try:
+            config = cls.model_validate(dict(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            flag = ".".join(map(str, first["loc"]))
+            raise ConfigError(f"--{flag}: {first['msg']}, found {first['input']!r}") from error
+        config.check()
+        return config
+
+    def check(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises:
+            ConfigError: no training source, two ways to hold out, or a bound that no pair can reach.
+        """
+        if not self.datasets:
+            raise ConfigError("no training data: expected --datasets ADAPTER[=SOURCE][@FRACTION] ...")
+        if self.eval_datasets and self.validation_split:
+            raise ConfigError(
+                "--eval_datasets and --validation_split both say what to hold out.\n  Pass one of the two."
+            )
+        sources = [*self.datasets, *self.eval_datasets]
+        if repeated := sorted({source for source in sources if sources.count(source) > 1}):
+            raise ConfigError(f"a source is named twice: {', '.join(repeated)}")
+        for name, bound in (
+            ("max_prompt_length", self.max_prompt_length),
+            ("max_target_length", self.max_target_length),
+        ):
+            if bound is not None and bound > self.max_length:
+                raise ConfigError(
+                    f"--{name} {bound} is above --max_length {self.max_length}, which bounds prompt plus answer.\n"
+                    f"  Lower --{name} or raise --max_length."
+                )
+
+    def adapter_options(self) -> AdapterOptions:
+        return AdapterOptions(pairing=self.pairing, seed=self.seed)

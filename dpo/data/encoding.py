@@ -1,0 +1,167 @@
+"""A preference to token ids: what the model sees at inference, and what it is to answer."""
+
+__all__ = ["EncodedPair", "PairEncoder"]
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from dpo.data.template import Template
+from dpo.data.tokenization import Tokenizer
+from dpo.errors import DataError, TemplateError
+from dpo.records import Drop, Message, Preference
+
+PROBE = "PROBE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedPair:
+    """A preference and its token ids."""
+
+    preference: Preference
+    prompt_ids: list[int]
+    """Up to and including what opens the assistant's turn."""
+    chosen_ids: list[int]
+    """The answer, ending in the end-of-turn token."""
+    rejected_ids: list[int]
+    boundary_shift: bool
+    """Whether a token would have merged across the end of the prompt, in either answer."""
+
+
+class PairEncoder:
+    """Renders pairs with a template and splits their ids into prompt and answers.
+
+    Args:
+        template: The template as the user chose it.
+        tokenizer: The model's tokenizer.
+        special_tokens_in_text: "drop", "error" or "keep" for texts that hold a control token's literal.
+        add_control_tokens: Whether to add the template's control tokens to a tokenizer that lacks them.
+
+    Raises:
+        TemplateError: the tokenizer lacks a control token, or answers do not end in one.
+    """
+
+    def __init__(
+        self,
+        template: Template,
+        tokenizer: Tokenizer,
+        *,
+        special_tokens_in_text: str = "drop",
+        add_control_tokens: bool = False,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.special_tokens_in_text = special_tokens_in_text
+        self.added_tokens = [token for token in template.control_tokens if tokenizer.token_id(token) is None]
+        if self.added_tokens and not add_control_tokens:
+            raise TemplateError(
+                f"template '{template.name}' needs {', '.join(template.control_tokens)} as one token each; "
+                f"the tokenizer lacks {', '.join(self.added_tokens)}.\n"
+                "  Pass --add_control_tokens to add them and resize the embeddings, or choose another --template"
+                + (" such as 'model', the tokenizer's own." if tokenizer.chat_template else ".")
+            )
+        tokenizer.add_control_tokens(self.added_tokens)
+        self.template = self._with_bos_if_wanted(template)
+        self.end_of_turn = self._find_end_of_turn()
+        self.end_of_turn_id = tokenizer.token_id(self.end_of_turn)
+
+    def encode(self, preferences: Sequence[Preference]) -> list[EncodedPair | Drop]:
+        """Ids of each preference, or why it has none, in order.
+
+        Raises:
+            DataError: a text holds a control token's literal and the user asked for an error.
+        """
+        rendered = [self._render_or_drop(preference) for preference in preferences]
+        texts = [text for three in rendered if not isinstance(three, Drop) for text in three]
+        ids = iter(self.tokenizer.encode(texts))
+        return [
+            three if isinstance(three, Drop) else self._split(preference, three, (next(ids), next(ids), next(ids)))
+            for preference, three in zip(preferences, rendered, strict=True)
+        ]
+
+    def render(self, preference: Preference) -> tuple[str, str, str]:
+        """Texts of the prompt, the prompt with the chosen, and the prompt with the rejected answer."""
+        chosen, rejected = (
+            self.template.render(
+                [*preference.prompt, Message(role="assistant", content=answer)], add_generation_prompt=False
+            )
+            for answer in (preference.chosen, preference.rejected)
+        )
+        return self.template.render(preference.prompt, add_generation_prompt=True), chosen, rejected
+
+    def _render_or_drop(self, preference: Preference) -> tuple[str, str, str] | Drop:
+        if self.special_tokens_in_text != "keep" and (literal := self._find_literal(preference)):
+            if self.special_tokens_in_text == "error":
+                raise DataError(
+                    f"{preference.source}, row {preference.row}: the text holds '{literal}', which would become a "
+                    "control token.\n  Mend the row, or pass --special_tokens_in_text drop."
+                )
+            return Drop("special_token_in_text", f"the text holds {literal}")
+        try:
+            prompt, chosen, rejected = self.render(preference)
+        except TemplateError as error:
+            return Drop("template_refused", str(error))
+        if not (chosen.startswith(prompt) and rejected.startswith(prompt)):
+            return Drop("prompt_not_prefix", "the template renders the prompt differently once an answer follows")
+        return prompt, chosen, rejected
+
+    def _split(
+        self, preference: Preference, texts: tuple[str, str, str], ids: tuple[list[int], list[int], list[int]]
+    ) -> EncodedPair | Drop:
+        prompt_ids = ids[0]
+        shifted = False
+        completions = []
+        for text, whole in zip(texts[1:], ids[1:], strict=True):
+            if whole[: len(prompt_ids)] == prompt_ids:
+                completion = whole[len(prompt_ids) :]
+            else:
+                # A merge across the boundary: at inference the prompt's own ids come first, so they do here.
+                shifted = True
+                (completion,) = self.tokenizer.encode([text[len(texts[0]) :]])
+            end = last_index(completion, self.end_of_turn_id)
+            if end is None:
+                return Drop("no_end_token", f"the answer does not end in {self.end_of_turn}")
+            completions.append(completion[: end + 1])
+        return EncodedPair(
+            preference=preference,
+            prompt_ids=prompt_ids,
+            chosen_ids=completions[0],
+            rejected_ids=completions[1],
+            boundary_shift=shifted,
+        )
+
+    @cached_property
+    def _literals(self) -> re.Pattern[str]:
+        literals = self.tokenizer.control_literals | set(self.template.control_tokens + self.template.text_markers)
+        longest_first = sorted(literals, key=lambda literal: (-len(literal), literal))
+        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def _find_literal(self, preference: Preference) -> str | None:
+        for text in (*(message.content for message in preference.prompt), preference.chosen, preference.rejected):
+            if found := self._literals.search(text):
+                return found.group()
+        return None
+
+    def _with_bos_if_wanted(self, template: Template) -> Template:
+        """Exactly one BOS where the tokenizer wants one. 'model' is the model author's word and stays."""
+        if template.name == "model" or not self.tokenizer.wants_bos:
+            return template
+        opening = template.render([Message(role="user", content=PROBE)], add_generation_prompt=True)
+        return template if opening.startswith(self.tokenizer.special_tokens["bos_token"]) else template.with_bos()
+
+    def _find_end_of_turn(self) -> str:
+        """The first control token that the template writes behind an answer."""
+        conversation = [Message(role="user", content="?"), Message(role="assistant", content=PROBE)]
+        tail = self.template.render(conversation, add_generation_prompt=False).rpartition(PROBE)[2]
+        for token in self.tokenizer.backend.encode(tail, add_special_tokens=False).tokens:
+            if token in self.tokenizer.control_literals:
+                return token
+        raise TemplateError(
+            f"template '{self.template.name}' ends an answer with {tail!r}, in which the tokenizer has no control "
+            "token: a model trained on it would not learn to stop.\n"
+            "  Choose another --template, or end the assistant's turn with eos_token."
+        )
+
+
+def last_index(ids: list[int], wanted: int | None) -> int | None:
+    return next((i for i in range(len(ids) - 1, -1, -1) if ids[i] == wanted), None)

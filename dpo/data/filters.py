@@ -1,0 +1,48 @@
+"""What a pair is dropped for, whichever data set it comes from. Pure: each returns a Drop or None."""
+
+__all__ = ["check_length", "check_pair"]
+
+from dpo.data.config import DataConfig
+from dpo.data.encoding import EncodedPair
+from dpo.records import Drop, Preference
+
+
+def check_pair(preference: Preference, config: DataConfig) -> Drop | None:
+    """Find what makes a pair unfit to learn from, by its text and scores.
+
+    Reasons, in the order they are looked for: invalid_text, tie, empty_prompt, empty_chosen, empty_rejected,
+    identical.
+    """
+    texts = [*(message.content for message in preference.prompt), preference.chosen, preference.rejected]
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        return Drop("invalid_text", f"no valid Unicode: {error.reason}")
+    score = preference.score_chosen
+    if score is not None and score == preference.score_rejected and not config.keep_ties:
+        return Drop("tie", f"both scores are {score}")
+    if not preference.prompt[-1].content.strip():
+        return Drop("empty_prompt")
+    if not preference.chosen.strip():
+        return Drop("empty_chosen")
+    if not preference.rejected.strip():
+        return Drop("empty_rejected")
+    if preference.chosen == preference.rejected:
+        return Drop("identical", "chosen and rejected are the same text")
+    return None
+
+
+def check_length(pair: EncodedPair, config: DataConfig) -> Drop | None:
+    """Find what is too long, in tokens. Bounds are inclusive, and nothing is ever cut to fit.
+
+    Reasons, in the order they are looked for: prompt_too_long, target_too_long, too_long.
+    """
+    prompt = len(pair.prompt_ids)
+    target = max(len(pair.chosen_ids), len(pair.rejected_ids))
+    if config.max_prompt_length is not None and prompt > config.max_prompt_length:
+        return Drop("prompt_too_long", f"{prompt} tokens, max_prompt_length {config.max_prompt_length}")
+    if config.max_target_length is not None and target > config.max_target_length:
+        return Drop("target_too_long", f"{target} tokens, max_target_length {config.max_target_length}")
+    if prompt + target > config.max_length:
+        return Drop("too_long", f"{prompt} + {target} tokens, max_length {config.max_length}")
+    return None

@@ -1,0 +1,198 @@
+"""Where raw rows come from: a file, a folder of files, or the Hub."""
+
+__all__ = ["Source", "open_source", "parse_source"]
+
+import csv
+import hashlib
+import itertools
+import json
+import random
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpo.adapters import get_adapter
+from dpo.adapters.base import Adapter
+from dpo.errors import SourceError
+
+FORMATS = (".json", ".jsonl", ".csv", ".parquet")
+NUM_SCHEMA_ROWS = 100
+"""A column that none of the first rows has is taken to be missing from the whole source."""
+SAMPLING_BLOCK = 100
+"""Rows among which a fraction is drawn. The share is exact over every full block."""
+
+csv.field_size_limit(sys.maxsize)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One entry of --datasets, resolved."""
+
+    spec: str
+    """As the user wrote it; the source's name in every report."""
+    adapter: Adapter
+    files: tuple[Path, ...] = ()
+    """Local files, sorted. Empty for a Hub data set."""
+    hub_id: str | None = None
+    split: str | None = None
+    fraction: float = 1.0
+    """Share of the rows to use, in (0, 1]."""
+
+    def fingerprint(self) -> str:
+        """Changes when the rows may have: sizes and times of local files, or the Hub's own fingerprint."""
+        if self.hub_id is not None:
+            return f"{self.hub_id}:{self.split}:{load_hub_dataset(self.hub_id, self.split)._fingerprint}"
+        stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
+        return hashlib.sha256(repr(stats).encode()).hexdigest()
+
+    def is_sampled(self, row_number: int, seed: int) -> bool:
+        """Whether the fraction takes this row: floor(n * fraction) of n rows, drawn within blocks by the seed."""
+        if self.fraction == 1:
+            return True
+        block, place = divmod(row_number, SAMPLING_BLOCK)
+        order = random.Random(f"{seed}:{self.spec}:{block}").sample(range(SAMPLING_BLOCK), SAMPLING_BLOCK)
+        turn = block * SAMPLING_BLOCK + order[place]
+        return int((turn + 1) * self.fraction) > int(turn * self.fraction)
+
+
+def parse_source(spec: str) -> Source:
+    """Read ADAPTER[=SOURCE][:SPLIT][@FRACTION].
+
+    Args:
+        spec: "nectar", "ultrafeedback=rows.parquet", "triplets=org/name:train", "orca_dpo_pairs@0.5".
+
+    Raises:
+        AdapterError: there is no such adapter.
+        SourceError: the file is missing or of no known kind, or the fraction is not in (0, 1].
+    """
+    rest, _, fraction_text = spec.rpartition("@")
+    fraction = 1.0
+    if rest and re.fullmatch(r"[\d.eE+-]+", fraction_text):
+        try:
+            fraction = float(fraction_text)
+        except ValueError:
+            fraction = 0.0
+        if not 0 < fraction <= 1:
+            raise SourceError(f"{spec}: the fraction after '@' is '{fraction_text}', expected a number in (0, 1]")
+    else:
+        rest = spec
+    name, equals, location = rest.partition("=")
+    if not equals:
+        name, _, split = name.partition(":")
+        adapter = get_adapter(name)
+        return Source(
+            spec=spec, adapter=adapter, hub_id=adapter.hub_id, split=split or adapter.split, fraction=fraction
+        )
+    adapter = get_adapter(name)
+    if Path(location).exists():
+        return Source(spec=spec, adapter=adapter, files=list_files(Path(location)), fraction=fraction)
+    hub_id, _, split = location.partition(":")
+    if re.fullmatch(r"[\w-]+/[\w.-]+", hub_id) and not hub_id.endswith(FORMATS):
+        return Source(spec=spec, adapter=adapter, hub_id=hub_id, split=split or adapter.split, fraction=fraction)
+    raise SourceError(
+        f"{spec}: there is no file or folder '{location}'.\n"
+        f"  Expected a file or folder of {', '.join(FORMATS)}, or a Hub id such as {adapter.hub_id}."
+    )
+
+
+def list_files(path: Path) -> tuple[Path, ...]:
+    """The files to read: the file itself, or those in the folder that have a known ending, sorted by name."""
+    files = (path,) if path.is_file() else tuple(sorted(f for f in path.rglob("*") if f.suffix in FORMATS))
+    if not files:
+        raise SourceError(f"{path}: the folder holds no {', '.join(FORMATS)} file")
+    if files[0].suffix not in FORMATS:
+        raise SourceError(f"{path}: the ending '{path.suffix}' is not one of {', '.join(FORMATS)}")
+    return files
+
+
+def open_source(source: Source) -> Iterator[tuple[int, Any]]:
+    """Rows with their numbers, from 0, after the columns were checked.
+
+    Raises:
+        SourceError: a file cannot be read, no row is there, or the adapter's columns are missing.
+    """
+    rows = read_hub(source) if source.hub_id is not None else read_files(source.files)
+    first = list(itertools.islice(rows, NUM_SCHEMA_ROWS))
+    if not first:
+        raise SourceError(f"{source.spec}: the source holds no rows")
+    found = sorted({str(key) for row in first if isinstance(row, Mapping) for key in row})
+    if missing := [column for column in source.adapter.columns if column not in found]:
+        raise SourceError(
+            f"{source.spec}: the rows lack {', '.join(missing)}.\n"
+            f"  expected by '{source.adapter.name}': {', '.join(source.adapter.columns)}\n"
+            f"  found: {', '.join(found) or 'rows that are no objects'}"
+        )
+    yield from enumerate(itertools.chain(first, rows))
+
+
+def read_files(files: tuple[Path, ...]) -> Iterator[Any]:
+    readers = {".json": read_json, ".jsonl": read_json, ".csv": read_csv, ".parquet": read_parquet}
+    for file in files:
+        try:
+            yield from readers[file.suffix](file)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise SourceError(f"{file}: cannot be read: {error}") from error
+
+
+def read_json(file: Path) -> Iterator[Any]:
+    """A JSON array, or one JSON value a line."""
+    with file.open(encoding="utf-8-sig") as lines:
+        start = lines.read(1024).lstrip()[:1]
+        lines.seek(0)
+        if start == "[":
+            yield from decode(lines.read(), file, 1)
+            return
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield decode(line, file, number)
+
+
+def decode(text: str, file: Path, first_line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        found = error.doc[error.pos : error.pos + 40]
+        raise SourceError(
+            f"{file}, line {line}, column {error.colno}: no JSON: {error.msg}, found {found!r}.\n"
+            "  Expected one JSON object a line, or one array of objects."
+        ) from error
+    except RecursionError as error:
+        raise SourceError(f"{file}, line {first_line}: JSON is nested too deeply to be a row") from error
+
+
+def read_csv(file: Path) -> Iterator[dict[str, str]]:
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        yield from csv.DictReader(lines)
+
+
+def read_parquet(file: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1000):
+            yield from batch.to_pylist()
+    except pyarrow.ArrowException as error:
+        raise SourceError(f"{file}: no readable Parquet: {error}") from error
+
+
+def read_hub(source: Source) -> Iterator[dict[str, Any]]:
+    assert source.hub_id is not None
+    yield from load_hub_dataset(source.hub_id, source.split)
+
+
+def load_hub_dataset(hub_id: str, split: str | None) -> Any:
+    """A split of a data set on the Hub, downloaded once and then read from the datasets library's cache."""
+    import datasets
+
+    try:
+        return datasets.load_dataset(hub_id, split=split)
+    except Exception as error:  # whatever the Hub, the network or the cache say, the user's way out is the same
+        raise SourceError(
+            f"the Hub data set '{hub_id}', split '{split}', cannot be loaded: {type(error).__name__}: {error}\n"
+            "  Check the network and the name, or pass a local copy: ADAPTER=path/to/rows.jsonl"
+        ) from error

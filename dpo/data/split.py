@@ -1,0 +1,42 @@
+"""Holding pairs out by prompt, so that no prompt stands on both sides."""
+
+__all__ = ["prompt_key", "split_by_prompt"]
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+from dpo.records import Preference
+
+
+def prompt_key(preference: Preference) -> bytes:
+    """16 bytes that are equal where two prompts are."""
+    text = "\0".join(f"{message.role}\0{message.content}" for message in preference.prompt)
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def split_by_prompt(keys: Sequence[bytes], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices to train on and to hold out.
+
+    Prompts are taken in an order that depends on the seed and the prompts alone, and held out whole, up to and
+    including the one that reaches the fraction.
+
+    Args:
+        keys: One prompt_key for each pair, (N,).
+        fraction: Share of the N pairs to hold out, in [0, 1).
+        seed: Chooses the order.
+
+    Returns:
+        (train, held_out), each ascending, together 0 to N - 1. With 10 prompts of one pair each and 0.2: 8 and 2.
+    """
+    wanted = round(len(keys) * fraction)
+    held_out: set[bytes] = set()
+    num_held_out = 0
+    counts = Counter(keys)
+    for key in sorted(counts, key=lambda key: hashlib.blake2b(key, salt=seed.to_bytes(8, "big", signed=True)).digest()):
+        if num_held_out >= wanted:
+            break
+        held_out.add(key)
+        num_held_out += counts[key]
+    train = [i for i, key in enumerate(keys) if key not in held_out]
+    return train, [i for i, key in enumerate(keys) if key in held_out]

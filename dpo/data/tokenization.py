@@ -1,0 +1,166 @@
+"""Text to token ids, with the Rust tokenizers library alone."""
+
+__all__ = ["Tokenizer", "load_tokenizer"]
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from dpo.errors import TokenizerError
+
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer:
+    """A model's tokenizer, and what its configuration says about it."""
+
+    backend: tokenizers.Tokenizer
+    special_tokens: dict[str, str] = field(default_factory=dict)
+    """Named tokens as templates see them, {"eos_token": "</s>", ...}; those that are not set are left out."""
+    chat_template: str | None = None
+    """The tokenizer's own template."""
+
+    @cached_property
+    def wants_bos(self) -> bool:
+        """Whether the tokenizer puts a BOS token before every text."""
+        bos = self.special_tokens.get("bos_token")
+        return bos is not None and self.backend.encode("a", add_special_tokens=True).tokens[:1] == [bos]
+
+    @cached_property
+    def control_literals(self) -> frozenset[str]:
+        """Texts that become control tokens wherever they stand."""
+        added = self.backend.get_added_tokens_decoder().values()
+        return frozenset(token.content for token in added if token.special and token.content)
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a text that is one token of the vocabulary, else None."""
+        return self.backend.token_to_id(token)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts that hold all their control tokens already: nothing is added."""
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def add_control_tokens(self, tokens: Sequence[str]) -> None:
+        """Give new ids, at the vocabulary's end, to control tokens it lacks."""
+        self.backend.add_special_tokens([tokenizers.AddedToken(token, special=True) for token in tokens])
+        self.__dict__.pop("control_literals", None)
+
+    def fingerprint(self) -> str:
+        """Changes with the vocabulary, its settings, the named tokens or the template."""
+        content = [self.backend.to_str(), self.special_tokens, self.chat_template]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def load_tokenizer(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Tokenizer:
+    """The tokenizer of a model folder or Hub id.
+
+    transformers is imported only for a model that ships no tokenizer.json.
+
+    Raises:
+        TokenizerError: there is none, or it cannot be read.
+    """
+    file = find_file(model, "tokenizer.json", revision)
+    if file is None:
+        return load_with_transformers(model, revision, trust_remote_code)
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the Rust library raises bare Exception
+        raise TokenizerError(f"{file}: no tokenizer: {error}") from error
+    backend.no_padding()
+    backend.no_truncation()
+    config = read_json(find_file(model, "tokenizer_config.json", revision))
+    legacy = read_json(find_file(model, "special_tokens_map.json", revision))
+    named = {name: token_text(config.get(name, legacy.get(name))) for name in NAMED_TOKENS}
+    return Tokenizer(
+        backend=backend,
+        special_tokens={name: text for name, text in named.items() if text is not None},
+        chat_template=read_chat_template(model, revision, config),
+    )
+
+
+def find_file(model: str, name: str, revision: str | None) -> Path | None:
+    """A file of a model folder, or of the Hub's repository of that id; None where the model has no such file.
+
+    Raises:
+        TokenizerError: the folder is missing, or the Hub cannot be reached.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        return folder / name if (folder / name).is_file() else None
+    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+        raise TokenizerError(f"--model_name_or_path {model}: there is no such folder")
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(model, name, revision=revision))
+    except EntryNotFoundError as error:
+        if isinstance(error, huggingface_hub.errors.LocalEntryNotFoundError):
+            raise unreachable(model, error) from error
+        return None
+    except Exception as error:  # whatever the Hub or the network say, the user's way out is the same
+        raise unreachable(model, error) from error
+
+
+def unreachable(model: str, error: Exception) -> TokenizerError:
+    return TokenizerError(
+        f"--model_name_or_path {model}: there is no such folder, and the Hub gave no such model: "
+        f"{type(error).__name__}: {error}\n"
+        "  Check the spelling and the network, or pass the path of a model folder."
+    )
+
+
+def read_json(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TokenizerError(f"{file}: no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise TokenizerError(f"{file}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def token_text(token: str | dict[str, Any] | None) -> str | None:
+    """Configurations hold a token as text, or as an object with its content."""
+    return token["content"] if isinstance(token, dict) else token
+
+
+def read_chat_template(model: str, revision: str | None, config: dict[str, Any]) -> str | None:
+    """The default chat template: a file of its own goes before an entry in the configuration."""
+    file = find_file(model, "chat_template.jinja", revision)
+    if file is not None:
+        return file.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        return next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+    return template
+
+
+def load_with_transformers(model: str, revision: str | None, trust_remote_code: bool) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    try:
+        slow = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
+        backend = slow.backend_tokenizer
+    except Exception as error:  # import errors, missing files and broken vocabularies end alike
+        raise TokenizerError(
+            f"--model_name_or_path {model}: no tokenizer.json, and transformers cannot load the tokenizer either: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    backend.no_padding()
+    backend.no_truncation()
+    template = slow.chat_template
+    return Tokenizer(
+        backend=backend,
+        special_tokens=dict(slow.special_tokens_map),
+        chat_template=template.get("default") if isinstance(template, dict) else template,
+    )

@@ -1,0 +1,103 @@
+"""Command lines: pydantic fields as flags, a YAML file as the same flags written down."""
+
+__all__ = ["FlagParser", "add_fields", "yaml_to_argv"]
+
+import argparse
+import json
+import types
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+
+from dpo.errors import ConfigError, unknown_name
+
+TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
+
+
+class FlagParser(argparse.ArgumentParser):
+    """An argument parser whose complaints are ConfigErrors: one line, without a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}\n  {self.prog} --help lists every flag.")
+
+
+def flag_names(parser: argparse.ArgumentParser) -> list[str]:
+    """Every long flag of a parser, without its dashes."""
+    return [option[2:] for action in parser._actions for option in action.option_strings if option.startswith("--")]
+
+
+def check_flags(parser: argparse.ArgumentParser, unknown: Collection[str]) -> None:
+    """Refuse what parse_known_args left over.
+
+    Raises:
+        ConfigError: naming what it resembles and every flag there is.
+    """
+    for word in unknown:
+        if word.startswith("--"):
+            raise ConfigError(unknown_name("flag", word, [f"--{name}" for name in flag_names(parser)]))
+        raise ConfigError(f"unexpected '{word}': values follow a flag, as in --datasets nectar")
+
+
+def add_fields(parser: argparse.ArgumentParser, model: type[BaseModel], title: str) -> None:
+    """Give a parser one flag for each field of a pydantic model, with its description and default as help."""
+    group = parser.add_argument_group(title, model.__doc__)
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = "" if default in (None, ()) else f" Default: {default}."
+        help_text = f"{field.description or ''}{shown}".replace("%", "%%")
+        group.add_argument(f"--{name}", default=default, help=help_text, **argument_form(field.annotation))
+
+
+def argument_form(annotation: Any) -> dict[str, Any]:
+    """What argparse needs to know of a type: bool, a Literal, a tuple, or a plain type, or one of these or None."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        annotation = next(option for option in get_args(annotation) if option is not type(None))
+    if annotation is bool:
+        return {"type": parse_bool, "nargs": "?", "const": True, "metavar": "BOOL"}
+    if get_origin(annotation) is Literal:
+        return {"choices": get_args(annotation)}
+    if get_origin(annotation) is tuple:
+        return {"nargs": "*", "type": get_args(annotation)[0], "metavar": "VALUE"}
+    return {"type": annotation, "metavar": annotation.__name__.upper()}
+
+
+def parse_bool(text: str) -> bool:
+    if text.lower() in TRUE + FALSE:
+        return text.lower() in TRUE
+    raise argparse.ArgumentTypeError(f"expected true or false, found '{text}'")
+
+
+def yaml_to_argv(file: Path, known: Collection[str]) -> list[str]:
+    """The flags that a YAML file writes down, to stand before the command line's own, which so go before it.
+
+    Args:
+        file: `name: value` lines; a list becomes several values, null leaves the flag out.
+        known: The flags there are.
+
+    Raises:
+        ConfigError: the file is missing, no YAML or no mapping, or names a flag that is not known.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {file}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {file}: no YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config {file}: expected 'name: value' lines, found {type(content).__name__}")
+    argv = []
+    for name, value in content.items():
+        if name not in known:
+            raise ConfigError(f"--config {file}: {unknown_name('key', str(name), known)}")
+        if value is not None:
+            argv += [f"--{name}", *(map(yaml_text, value) if isinstance(value, list) else [yaml_text(value)])]
+    return argv
+
+
+def yaml_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value) if isinstance(value, dict) else str(value)

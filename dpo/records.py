@@ -1,0 +1,62 @@
+"""The one record that crosses every stage, and the one way to leave early.
+
+raw row -> adapter -> Preference -> filters -> token ids. What cannot go on becomes a Drop with a reason.
+"""
+
+__all__ = ["Drop", "Message", "Preference", "Role"]
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Role = Literal["system", "user", "assistant"]
+
+
+class Drop(Exception):
+    """A pair that leaves the pipeline, and why.
+
+    Yielded for one pair of a row, or raised where the whole row is lost; it is counted either way.
+
+    Args:
+        reason: A short name that is counted, such as "tie" or "empty_chosen".
+        detail: What was found, for the reader of the report. Never counted.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class Message(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    role: Role
+    content: str
+
+
+class Preference(BaseModel):
+    """A prompt with a better and a worse answer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: tuple[Message, ...] = Field(min_length=1)
+    """The conversation so far, oldest turn first, ending in a user turn."""
+    chosen: str
+    rejected: str
+    score_chosen: float | None = None
+    """Higher is better; only comparable with the rejected score of the same pair."""
+    score_rejected: float | None = None
+    source: str = ""
+    """The source as the user named it. Set by the pipeline."""
+    row: int = -1
+    """The raw row's number within its source, from 0. Set by the pipeline."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _ends_with_user(cls, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
+        if prompt and prompt[-1].role != "user":
+            raise ValueError(f"a prompt ends in a user turn, found '{prompt[-1].role}'")
+        return prompt

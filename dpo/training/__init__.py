@@ -1,0 +1,1 @@
+"""Token ids in, an aligned model out. torch starts here."""

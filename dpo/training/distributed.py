@@ -1,0 +1,70 @@
+"""One process or many: who is who, and who goes first."""
+
+__all__ = ["finish", "is_main_process", "local_main_first", "set_up"]
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+PATIENCE = timedelta(days=7)
+"""How long ranks wait for data to be prepared. A process group's own limit is minutes, and kills long preparations."""
+
+
+def is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def set_up(*, deepspeed: bool) -> None:
+    """Make the environment what the libraries expect, before they look at it.
+
+    Without a launcher: one process, on the first GPU. On a CPU: the cores shared among the ranks, and DeepSpeed's
+    communication started, since zero.Init would count one rank otherwise.
+    """
+    launched = "LOCAL_RANK" in os.environ
+    if not launched:
+        # Several visible GPUs would make transformers choose nn.DataParallel.
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    if not launched and deepspeed:
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    if torch.accelerator.is_available():
+        return
+    if "OMP_NUM_THREADS" not in os.environ:
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or "1")
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks))
+    if deepspeed and not dist.is_initialized():
+        from deepspeed import init_distributed
+
+        init_distributed(dist_backend="gloo", verbose=False)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def local_main_first() -> Iterator[None]:
+    """The body runs on each machine's first process, then on the others, however long the first one takes."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        yield
+        return
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        dist.barrier(group)
+    yield
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        dist.barrier(group)
+
+
+def finish() -> None:
+    """End the process group; a process that exits with an open one may abort."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,112 @@
+"""Loading the policy, its reference and the tokenizer that is saved with them."""
+
+__all__ = ["load_model", "load_tokenizer_for", "resolve_attention"]
+
+import importlib.util
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from dpo.data.pipeline import PreparedData
+from dpo.errors import ModelError, TokenizerError
+from dpo.training.config import TrainingConfig
+
+NUM_CHECKED_PAIRS = 8
+"""Pairs whose prompt ids are compared with transformers' own."""
+
+
+def resolve_attention(wanted: str, *, half_precision: bool) -> str | None:
+    """The attention to load a model with; None leaves it to transformers, which takes SDPA where the model has it.
+
+    Args:
+        wanted: "auto", or a name that transformers knows.
+        half_precision: Whether activations are float16 or bfloat16, all that flash attention computes in.
+
+    Raises:
+        ModelError: flash attention is asked for and cannot run here.
+    """
+    has_cuda = torch.cuda.is_available()
+    has_package = importlib.util.find_spec("flash_attn") is not None
+    if wanted == "auto":
+        return "flash_attention_2" if has_cuda and has_package and half_precision else None
+    if wanted == "flash_attention_2":
+        lacking = [
+            what
+            for what, is_there in (
+                ("a CUDA device", has_cuda),
+                ("the package flash-attn (pip install -r requirements-gpu.txt)", has_package),
+                ("--bf16 or --fp16", half_precision),
+            )
+            if not is_there
+        ]
+        if lacking:
+            raise ModelError(
+                f"--attn_implementation flash_attention_2 needs {', '.join(lacking)}.\n"
+                "  requirements-gpu.txt says how to install it; --attn_implementation auto does without."
+            )
+    return wanted
+
+
+def load_model(
+    model: str, config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, added_tokens: tuple[str, ...]
+) -> PreTrainedModel:
+    """A causal language model with the run's dtype and attention, its embeddings large enough for the tokenizer.
+
+    Loading the same model twice gives the same weights, new embedding rows included.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    attention = resolve_attention(config.attn_implementation, half_precision=bool(config.bf16 or config.fp16))
+    options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model,
+            revision=config.model_revision,
+            dtype=config.dtype,
+            trust_remote_code=config.trust_remote_code,
+            **options,
+        )
+    except (ImportError, OSError, ValueError) as error:
+        raise ModelError(f"--model_name_or_path {model}: cannot be loaded: {error}") from error
+    if added_tokens and len(tokenizer) > loaded.get_input_embeddings().num_embeddings:
+        set_seed(config.seed)  # new rows are drawn from the others' distribution, the same for policy and reference
+        loaded.resize_token_embeddings(len(tokenizer))
+    return loaded
+
+
+def load_tokenizer_for(model: str, config: TrainingConfig, prepared: PreparedData) -> PreTrainedTokenizerBase:
+    """Transformers' tokenizer of a model, with the template that rendered the pairs.
+
+    Raises:
+        TokenizerError: it would give a prompt other ids than those that were prepared.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(
+        model, revision=config.model_revision, trust_remote_code=config.trust_remote_code
+    )
+    if prepared.added_tokens:
+        tokenizer.add_special_tokens({"extra_special_tokens": list(prepared.added_tokens)})
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or prepared.end_of_turn
+    tokenizer.chat_template = prepared.chat_template
+    for pair in prepared.train.select(range(min(NUM_CHECKED_PAIRS, len(prepared.train)))):
+        ids = tokenizer.apply_chat_template(pair["prompt"], add_generation_prompt=True, return_dict=False)
+        if ids != pair["prompt_ids"]:
+            place = next((i for i, (a, b) in enumerate(zip(ids, pair["prompt_ids"], strict=False)) if a != b), -1)
+            raise TokenizerError(
+                f"{pair['source']}, row {pair['row']}: transformers' tokenizer gives the prompt other ids than "
+                f"tokenizer.json, from token {place} on.\n"
+                "  Inference would not see what training saw. Save the tokenizer anew with save_pretrained."
+            )
+    return tokenizer
+
+
+def stop_at(model: PreTrainedModel, token_id: int) -> None:
+    """Make the saved model's generation end at the token it was trained to end with."""
+    generation = model.generation_config
+    assert generation is not None
+    known = generation.eos_token_id
+    known = [] if known is None else [known] if isinstance(known, int) else list(known)
+    if token_id not in known:
+        generation.eos_token_id = [*known, token_id]
