@@ -104,7 +104,7 @@ class TrainingConfig(DPOConfig):
         default=None, metadata={"help": "Compute in bfloat16. Default: where CUDA has it; float32 on a CPU."}
     )
     use_cpu: bool = field(default=False, metadata={"help": "Leave accelerators alone. On where there is none."})
-    deepspeed: str | dict[str, Any] | None = field(
+    deepspeed: dict | str | None = field(
         default=None, metadata={"help": "DeepSpeed JSON, such as ds_configs/zero2.json. Flags fill in its 'auto'."}
     )
 
