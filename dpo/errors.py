@@ -62,9 +62,18 @@ class ModelError(DPOError):
     """A model cannot be loaded or cannot do what was asked."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """Say that a name is unknown, what it resembles and what there is."""
+def unknown_name(kind: str, name: str, known: Iterable[str], *, shown: Iterable[str] | None = None) -> str:
+    """Say that a name is unknown, what it resembles and what there is.
+
+    Args:
+        kind: What the name should have been, such as "adapter".
+        name: What the user wrote.
+        known: Every name there is.
+        shown: Those to list, where all would be too many to read. Default: all.
+    """
     known = sorted(known)
     near = get_close_matches(name, known, n=3)
     guess = f" Did you mean {' or '.join(near)}?" if near else ""
-    return f"unknown {kind} '{name}'.{guess}\n  there is: {', '.join(known)}"
+    listed = known if shown is None else sorted(shown)
+    others = f", and {len(known) - len(listed)} more" if len(listed) < len(known) else ""
+    return f"unknown {kind} '{name}'.{guess}\n  there is: {', '.join(listed)}{others}"

@@ -25,19 +25,30 @@ class FlagParser(argparse.ArgumentParser):
 
 
 def flag_names(parser: argparse.ArgumentParser) -> list[str]:
-    """Every long flag of a parser, without its dashes."""
-    return [option[2:] for action in parser._actions for option in action.option_strings if option.startswith("--")]
+    """Every long flag of a parser, without its dashes; of --max_length and --max-length, the one with underscores."""
+    options = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+    return [option[2:] for option in options if "-" not in option[2:]]
 
 
-def check_flags(parser: argparse.ArgumentParser, unknown: Collection[str]) -> None:
+def check_flags(
+    parser: argparse.ArgumentParser, unknown: Collection[str], *, shown: Collection[str] | None = None
+) -> None:
     """Refuse what parse_known_args left over.
 
+    Args:
+        parser: Knows the flags there are.
+        unknown: What it did not understand.
+        shown: The names to list, where all would be too many to read. Default: all.
+
     Raises:
-        ConfigError: naming what it resembles and every flag there is.
+        ConfigError: naming what it resembles and the flags there are.
     """
     for word in unknown:
         if word.startswith("--"):
-            raise ConfigError(unknown_name("flag", word, [f"--{name}" for name in flag_names(parser)]))
+            known = [f"--{name}" for name in flag_names(parser)]
+            listed = None if shown is None else [f"--{name}" for name in shown]
+            message = unknown_name("flag", word, known, shown=listed)
+            raise ConfigError(f"{message}\n  {parser.prog} --help explains them.")
         raise ConfigError(f"unexpected '{word}': values follow a flag, as in --datasets nectar")
 
 
@@ -70,12 +81,13 @@ def parse_bool(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"expected true or false, found '{text}'")
 
 
-def yaml_to_argv(file: Path, known: Collection[str]) -> list[str]:
+def yaml_to_argv(file: Path, known: Collection[str], *, shown: Collection[str] | None = None) -> list[str]:
     """The flags that a YAML file writes down, to stand before the command line's own, which so go before it.
 
     Args:
-        file: `name: value` lines; a list becomes several values, null leaves the flag out.
+        file: `name: value` lines; a list becomes several values; null and [] leave the flag out.
         known: The flags there are.
+        shown: Those an error lists, where all would be too many to read. Default: all.
 
     Raises:
         ConfigError: the file is missing, no YAML or no mapping, or names a flag that is not known.
@@ -91,8 +103,8 @@ def yaml_to_argv(file: Path, known: Collection[str]) -> list[str]:
     argv = []
     for name, value in content.items():
         if name not in known:
-            raise ConfigError(f"--config {file}: {unknown_name('key', str(name), known)}")
-        if value is not None:
+            raise ConfigError(f"--config {file}: {unknown_name('key', str(name), known, shown=shown)}")
+        if value is not None and value != []:
             argv += [f"--{name}", *(map(yaml_text, value) if isinstance(value, list) else [yaml_text(value)])]
     return argv
 

@@ -104,9 +104,12 @@ class TrainingConfig(DPOConfig):
         default=None, metadata={"help": "Compute in bfloat16. Default: where CUDA has it; float32 on a CPU."}
     )
     use_cpu: bool = field(default=False, metadata={"help": "Leave accelerators alone. On where there is none."})
-    deepspeed: dict | str | None = field(
+    deepspeed: dict | str | None = field(  # type: ignore[type-arg]  # the parser knows the bare type alone
         default=None, metadata={"help": "DeepSpeed JSON, such as ds_configs/zero2.json. Flags fill in its 'auto'."}
     )
+
+    # No flag of the trainer's: the length filter has removed what is too long, and TRL's collator must not truncate.
+    max_length: int | None = field(init=False, default=None)
 
     deepspeed_file: str | None = field(init=False, default=None)
     """The --deepspeed path as the user gave it."""
@@ -126,8 +129,6 @@ class TrainingConfig(DPOConfig):
             self.bf16 = has_bf16 and not self.use_cpu and not self.fp16
         if self.report_to is None:
             self.report_to = "wandb" if os.environ.get("WANDB_PROJECT") else "none"
-        # TRL's collator must not truncate: the length filter has removed what is too long.
-        self.max_length = None
         # Filled in by for_data, once it is known whether there are held-out pairs.
         asked_for = self.eval_strategy, self.eval_steps, self.eval_on_start
         self.eval_strategy, self.eval_steps, self.eval_on_start = "no", None, False
@@ -247,12 +248,20 @@ def derive_batches(
     return wanted, per_device, accumulation or wanted // (world_size * per_device)
 
 
+OWN_FLAGS = [
+    *DataConfig.model_fields,
+    *(f.name for f in dataclasses.fields(TrainingConfig) if f.init and f.name in TrainingConfig.__annotations__),
+    *("output_dir", "learning_rate", "beta", "loss_type", "save_steps", "resume_from_checkpoint"),
+]
+"""What an error lists. TRL's and transformers' other flags are known as well, too many to read."""
+
+
 class MainParser(FlagParser, HfArgumentParser):
     """The flags of TrainingConfig, with errors as ConfigErrors."""
 
 
 def make_parser() -> MainParser:
-    # DPOConfig has max_length and seed as well; DataConfig's come later and win.
+    # DPOConfig has a seed as well; DataConfig's comes later and wins, for both.
     parser = MainParser(  # type: ignore[misc]
         TrainingConfig,  # type: ignore[arg-type]
         prog="main.py",
@@ -278,9 +287,9 @@ def parse_flags(argv: list[str]) -> tuple[DataConfig, dict[str, Any]]:
     config_only = FlagParser(prog="main.py", add_help=False, allow_abbrev=False)
     config_only.add_argument("--config", type=Path)
     file = config_only.parse_known_args(argv)[0].config
-    written = yaml_to_argv(file, flag_names(parser)) if file else []
+    written = yaml_to_argv(file, flag_names(parser), shown=OWN_FLAGS) if file else []
     namespace, unknown = parser.parse_known_args([*written, *argv])
-    check_flags(parser, unknown)
+    check_flags(parser, unknown, shown=OWN_FLAGS)
     values = vars(namespace)
     data = DataConfig.from_flags({name: values[name] for name in DataConfig.model_fields})
     training = {f.name: values[f.name] for f in dataclasses.fields(TrainingConfig) if f.init}
@@ -291,5 +300,5 @@ def resolved_flags(data: DataConfig, training: TrainingConfig) -> dict[str, Any]
     """Every flag with the value the run used, to be written down and passed as --config again."""
     flags = json.loads(training.to_json_string())
     flags |= {"deepspeed": training.deepspeed_file, "local_rank": None, "hub_token": None}
-    known = {f.name for f in dataclasses.fields(TrainingConfig) if f.init}
+    known = {f.name for f in dataclasses.fields(TrainingConfig) if f.init} - REFUSED.keys()
     return {name: value for name, value in flags.items() if name in known} | data.model_dump(mode="json")

@@ -1,0 +1,169 @@
+"""Flags: defaults, YAML, derived batches, refusals."""
+
+import pytest
+
+from dpo.errors import ConfigError
+from dpo.training.config import TrainingConfig, derive_batches, parse_flags, resolved_flags
+
+REQUIRED = ["--datasets", "nectar", "--model_name_or_path", "m", "--output_dir", "out"]
+
+
+def training_config(*flags: str) -> TrainingConfig:
+    return TrainingConfig(**parse_flags([*REQUIRED, *flags])[1])
+
+
+@pytest.mark.parametrize(
+    ("given", "world_size", "expected"),
+    [
+        ({}, 1, (32, 4, 8)),
+        ({}, 2, (32, 4, 4)),
+        ({}, 16, (32, 2, 1)),
+        ({"global_batch_size": 64}, 8, (64, 4, 2)),
+        ({"global_batch_size": 6}, 2, (6, 3, 1)),
+        ({"global_batch_size": 64, "per_device": 1}, 8, (64, 1, 8)),
+        ({"global_batch_size": 64, "accumulation": 2}, 8, (64, 4, 2)),
+        ({"per_device": 1, "accumulation": 4}, 1, (4, 1, 4)),
+        ({"accumulation": 4}, 2, (8, 1, 4)),
+        ({"per_device": 8}, 1, (32, 8, 4)),
+    ],
+)
+def test_what_is_left_open_of_the_batch_is_derived(given, world_size, expected):
+    arguments = {"global_batch_size": None, "per_device": None, "accumulation": None} | given
+    assert derive_batches(**arguments, world_size=world_size) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "world_size", "nearest"),
+    [
+        ({"global_batch_size": 32}, 3, "30 and 33"),
+        ({}, 5, "30 and 35"),
+        ({"global_batch_size": 10, "per_device": 4}, 1, "8 and 12"),
+        ({"global_batch_size": 2}, 4, "are 4"),
+    ],
+)
+def test_a_batch_that_does_not_divide_names_the_nearest_that_do(given, world_size, nearest):
+    arguments = {"global_batch_size": None, "per_device": None, "accumulation": None} | given
+    with pytest.raises(ConfigError, match=nearest):
+        derive_batches(**arguments, world_size=world_size)
+
+
+def test_three_numbers_that_contradict_each_other_are_refused():
+    with pytest.raises(ConfigError, match="these make 8"):
+        derive_batches(global_batch_size=16, per_device=4, accumulation=2, world_size=1)
+
+
+def test_a_batch_below_one_is_refused():
+    with pytest.raises(ConfigError, match="at least 1"):
+        derive_batches(global_batch_size=0, per_device=None, accumulation=None, world_size=1)
+
+
+def test_defaults_where_the_user_is_silent(monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    data, _ = parse_flags(REQUIRED)
+    config = training_config()
+    assert data.max_length == 2048 and data.template == "chatml"
+    assert (config.beta, config.learning_rate, config.num_train_epochs) == (0.1, 1e-6, 1.0)
+    assert config.lr_scheduler_type == "linear" and config.get_warmup_steps(200) == 20
+    assert config.global_batch_size == 32
+    assert config.report_to == []
+    assert config.max_length is None, "TRL must not truncate"
+    assert config.bf16 is False and str(config.dtype) == "torch.float32", "this machine has no bfloat16 device"
+
+
+def test_a_yaml_file_is_the_same_flags_and_the_command_line_goes_before_it(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "datasets: [nectar, orca_dpo_pairs@0.5]\nlearning_rate: 1e-6\nbeta: 0.3\ngradient_checkpointing: false\n"
+        "model_name_or_path: m\noutput_dir: out\nmax_prompt_length: null\n"
+    )
+    data, flags = parse_flags(["--config", str(file), "--beta", "0.2", "--datasets", "triplets"])
+    assert data.datasets == ("triplets",)
+    assert flags["learning_rate"] == 1e-6
+    assert flags["beta"] == 0.2
+    assert flags["gradient_checkpointing"] is False
+
+
+def test_the_resolved_configuration_resolves_to_itself(tmp_path):
+    import yaml
+
+    data, flags = parse_flags([*REQUIRED, "--global_batch_size", "8", "--max_prompt_length", "100"])
+    config = TrainingConfig(**flags)
+    config.for_data(has_eval=True)
+    written = resolved_flags(data, config)
+    file = tmp_path / "resolved.yaml"
+    file.write_text(yaml.safe_dump(written))
+    again_data, again_flags = parse_flags(["--config", str(file)])
+    again = TrainingConfig(**again_flags)
+    again.for_data(has_eval=True)
+    assert again_data == data
+    assert resolved_flags(again_data, again) == written
+
+
+def test_an_unknown_flag_names_what_it_resembles_and_what_there_is():
+    with pytest.raises(ConfigError, match=r"(?s)--dataset'.*--datasets.*--max_length") as error:
+        parse_flags([*REQUIRED, "--dataset", "nectar"])
+    assert "max-length" not in str(error.value), "each flag is listed once"
+
+
+def test_an_unknown_key_in_the_yaml_file_names_the_file(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("learning_rte: 1\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml.*learning_rate"):
+        parse_flags(["--config", str(file)])
+
+
+def test_the_launchers_local_rank_is_accepted():
+    assert parse_flags([*REQUIRED, "--local_rank=1"])[1]["local_rank"] == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--truncation_mode", "keep_end"], "nothing is truncated"),
+        (["--padding_free", "true"], "does nothing"),
+        (["--label_smoothing", "0.1"], "not read by --loss_type sigmoid"),
+        (["--output_dir", "m"], "would be overwritten"),
+        (["--model_name_or_path", ""], "--model_name_or_path is missing"),
+        (["--lr_scheduler_type", "nonsense"], "invalid choice"),
+        (["--save_strategy", "nonsense"], "nonsense"),
+        (["--deepspeed", "missing.json"], "cannot be read"),
+    ],
+)
+def test_what_would_be_ignored_or_is_wrong_is_refused(flags, message):
+    with pytest.raises(ConfigError, match=message):
+        training_config(*flags)
+
+
+def test_a_loss_may_read_its_own_option():
+    assert training_config("--loss_type", "robust", "--label_smoothing", "0.1").label_smoothing == 0.1
+
+
+def test_a_finished_run_is_not_overwritten_unless_asked(tmp_path):
+    (tmp_path / "train_results.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds a finished run"):
+        training_config("--output_dir", str(tmp_path))
+    assert training_config("--output_dir", str(tmp_path), "--overwrite_output_dir").overwrite_output_dir
+
+
+def test_wandb_is_on_when_its_project_is_set(monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "p")
+    assert training_config().report_to == ["wandb"]
+    assert training_config("--report_to", "none").report_to == []
+
+
+def test_evaluation_follows_the_held_out_pairs():
+    config = training_config()
+    config.for_data(has_eval=True)
+    assert (config.eval_strategy, config.eval_steps, config.eval_on_start) == ("steps", 0.25, True)
+    config = training_config("--eval_strategy", "epoch", "--eval_on_start", "false")
+    config.for_data(has_eval=True)
+    assert (config.eval_strategy, config.eval_on_start) == ("epoch", False)
+    config = training_config()
+    config.for_data(has_eval=False)
+    assert (config.eval_strategy, config.eval_on_start) == ("no", False)
+
+
+def test_evaluation_of_nothing_is_refused():
+    config = training_config("--eval_strategy", "steps")
+    with pytest.raises(ConfigError, match="nothing is held out"):
+        config.for_data(has_eval=False)

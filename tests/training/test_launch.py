@@ -1,0 +1,162 @@
+"""main.py under the launchers that users have, on a tiny model, to the end."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from .conftest import ROOT, Launch
+
+LOG_2 = 0.6931
+LAUNCHERS = {
+    "python": (["python"], 1),
+    "torchrun": (["torchrun", "--nproc_per_node", "2", "--master_port", "29611"], 2),
+    # On a CPU accelerate starts several processes through MPI alone, which is not required here.
+    "accelerate": (["accelerate", "launch", "--cpu", "--num_processes", "1"], 1),
+}
+"""Command and the number of processes it starts."""
+
+
+def short_run(model: Path, rows: Path, output_dir: Path) -> list[str]:
+    flags = {
+        "datasets": f"triplets={rows}",
+        "model_name_or_path": model,
+        "output_dir": output_dir,
+        "validation_split": 0.25,
+        "max_steps": 3,
+        "global_batch_size": 4,
+        "per_device_train_batch_size": 1,
+        "logging_steps": 1,
+        "learning_rate": 1e-3,
+        "save_strategy": "no",
+        "sample_prompts": 1,
+        "sample_max_new_tokens": 4,
+    }
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+
+
+def train_losses(output_dir: Path) -> list[float]:
+    log = json.loads((output_dir / "trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in log if "loss" in entry]
+
+
+def assert_whole(output_dir: Path, start: Path) -> None:
+    """output_dir holds a model that loads and has changed, its tokenizer with the template, and every report."""
+    model = AutoModelForCausalLM.from_pretrained(output_dir)
+    before = AutoModelForCausalLM.from_pretrained(start).state_dict()
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert len(changed) == len(before)
+    tokenizer = AutoTokenizer.from_pretrained(output_dir)
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False
+    )
+    assert rendered == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in torch.tensor(model.generation_config.eos_token_id).flatten()
+    report = json.loads((output_dir / "data_report.json").read_text())
+    assert report["total"]["rows"] == report["total"]["kept"] == sum(report["pairs"].values()) == 24
+    results = json.loads((output_dir / "train_results.json").read_text())
+    assert results["train_runtime"] > 0 and results["train_samples_per_second"] > 0
+    evaluations = json.loads((output_dir / "eval_results.json").read_text())
+    assert evaluations["before"]["eval_loss"] == pytest.approx(LOG_2, abs=1e-4)
+    assert evaluations["after"]["step"] == 3
+    assert len(json.loads((output_dir / "sample_answers.json").read_text())) == 1
+    assert (output_dir / "resolved_config.yaml").exists()
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_run_ends_with_a_whole_output_dir(launcher, launch: Launch, tiny_model, rows, tmp_path):
+    output_dir = tmp_path / "out"
+    command, world_size = LAUNCHERS[launcher]
+    done = launch(command, *short_run(tiny_model, rows, output_dir))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_whole(output_dir, tiny_model)
+    assert train_losses(output_dir)[0] == pytest.approx(LOG_2, abs=1e-4)
+    assert "24    24  none" in done.stdout
+    assert f"global batch: 4 pairs = 1 at once x {world_size} device(s) x {4 // world_size} accumulation" in done.stdout
+
+
+def test_swapping_the_json_changes_the_zero_stage_and_not_the_losses(launch: Launch, tiny_model, rows, tmp_path):
+    losses = {}
+    for stage in (1, 2, 3):
+        output_dir = tmp_path / f"zero{stage}"
+        done = launch(
+            ["deepspeed", "--num_gpus", "2", "--master_port", "29613"],
+            *short_run(tiny_model, rows, output_dir),
+            *("--deepspeed", str(ROOT / f"ds_configs/zero{stage}.json")),
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert f"ZeRO stage: {stage}" in done.stdout
+        assert_whole(output_dir, tiny_model)
+        losses[stage] = train_losses(output_dir)
+    assert losses[1][0] == pytest.approx(LOG_2, abs=1e-4)
+    assert losses[1][2] < LOG_2 - 1e-3, "three steps at this rate must move the loss"
+    assert losses[2] == pytest.approx(losses[1], abs=1e-3)
+    assert losses[3] == pytest.approx(losses[1], abs=1e-3)
+
+
+def test_python_alone_takes_a_deepspeed_json(launch: Launch, tiny_model, rows, tmp_path):
+    done = launch(
+        ["python"],
+        *short_run(tiny_model, rows, tmp_path / "out"),
+        *("--deepspeed", str(ROOT / "ds_configs/zero3.json")),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_whole(tmp_path / "out", tiny_model)
+
+
+def test_the_deepspeed_launcher_passes_on_a_user_error_once_with_exit_code_2(launch: Launch, tiny_model, tmp_path):
+    done = launch(
+        ["deepspeed", "--num_gpus", "2", "--master_port", "29614"],
+        *short_run(tiny_model, tmp_path / "missing.jsonl", tmp_path / "out"),
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("there is no file or folder") == 1
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_and_biases_is_on_when_its_project_is_set(launch: Launch, tiny_model, rows, tmp_path):
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    flags = short_run(tiny_model, rows, tmp_path / "out")
+    done = launch(["python"], *flags, WANDB_PROJECT="preferences")
+    assert done.returncode == 0, done.stderr[-3000:]
+    (run_file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    store = DataStore()
+    store.open_for_scan(str(run_file))
+    metrics: set[str] = set()
+    projects = set()
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        projects.add(record.run.project)
+        metrics |= {item.key or "/".join(item.nested_key) for item in record.history.item}
+    assert "preferences" in projects
+    assert {"train/loss", "train/rewards/margins", "eval/rewards/accuracies", "eval/loss"} <= metrics
+
+
+def test_without_a_project_weights_and_biases_is_off(launch: Launch, tiny_model, rows, tmp_path):
+    done = launch(["python"], *short_run(tiny_model, rows, tmp_path / "out"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not (tmp_path / "wandb").exists()
+
+
+def test_a_run_resumed_from_its_checkpoint_ends_like_one_that_was_not_interrupted(
+    launch: Launch, tiny_model, rows, tmp_path
+):
+    flags = short_run(tiny_model, rows, tmp_path / "out")
+    flags += ["--save_strategy", "steps", "--save_steps", "2"]
+    whole = launch(["python"], *flags)
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    expected = train_losses(tmp_path / "out")
+    checkpoint = tmp_path / "out" / "checkpoint-2"
+    resumed = launch(
+        ["python"], *flags, "--output_dir", str(tmp_path / "again"), "--resume_from_checkpoint", str(checkpoint)
+    )
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert train_losses(tmp_path / "again") == pytest.approx(expected, abs=1e-5)
