@@ -7,18 +7,18 @@ import time
 from dpo.errors import DPOError
 from dpo.training.run import run
 
-PATIENCE_S = 20
-"""How long other ranks give the first one to say what is wrong, before their exit makes the launcher end it."""
+PATIENCE_S = 10
+"""How long other ranks let the first one speak for them, before their exit makes the launcher end it."""
 
 
 def main() -> int:
     try:
         run(sys.argv[1:])
     except DPOError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        else:
+        rank = os.environ.get("RANK", "0")
+        if rank != "0":
             time.sleep(PATIENCE_S)
+        print(f"error: {error}" if rank == "0" else f"error on rank {rank}: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     return 0
 

@@ -2,12 +2,13 @@
 
 __all__ = ["main"]
 
+import json
 import sys
 from collections.abc import Sequence
 from textwrap import indent
 
 from dpo.adapters import find_adapters
-from dpo.adapters.base import Adapter, AdapterOptions
+from dpo.adapters.base import Adapter
 from dpo.data.template import load_template
 from dpo.errors import DPOError
 from dpo.flags import FlagParser
@@ -46,7 +47,6 @@ def describe(adapter: Adapter) -> str:
     template = load_template("chatml")
     row, expected = adapter.examples[0]
     preference = next(candidate for candidate in expected if isinstance(candidate, Preference))
-    assert list(adapter.convert(row, AdapterOptions()))[: len(expected)] == list(expected)
     prompt = template.render(preference.prompt, add_generation_prompt=True)
     answers = {
         name: template.render(
@@ -58,6 +58,7 @@ def describe(adapter: Adapter) -> str:
         adapter.name,
         f"  columns:  {', '.join(adapter.columns)}",
         f"  source:   {adapter.hub_id}, split {adapter.split}",
+        f"  row:      {json.dumps(row, ensure_ascii=False)}",
         "  prompt:",
         indent(prompt.rstrip("\n"), "    "),
     ]

@@ -102,10 +102,14 @@ def yaml_to_argv(file: Path, known: Collection[str], *, shown: Collection[str] |
         raise ConfigError(f"--config {file}: expected 'name: value' lines, found {type(content).__name__}")
     argv = []
     for name, value in content.items():
-        if name not in known:
+        if name not in known or name == "config":
             raise ConfigError(f"--config {file}: {unknown_name('key', str(name), known, shown=shown)}")
-        if value is not None and value != []:
-            argv += [f"--{name}", *(map(yaml_text, value) if isinstance(value, list) else [yaml_text(value)])]
+        if isinstance(value, list):
+            argv += [f"--{name}", *map(yaml_text, value)] if value else []
+        elif value is False and name.endswith("_strategy"):
+            argv.append(f"--{name}=no")  # what YAML makes of an unquoted no
+        elif value is not None:
+            argv.append(f"--{name}={yaml_text(value)}")
     return argv
 
 

@@ -4,8 +4,20 @@ An adapter turns one raw row into preferences, and does nothing else: it knows n
 and no other row. Checks that hold for every data set (ties, empty or identical answers, length) come later.
 """
 
-__all__ = ["Adapter", "AdapterOptions", "Example", "Pairing", "Row", "pair_ranked", "read_messages", "read_text"]
+__all__ = [
+    "Adapter",
+    "AdapterOptions",
+    "Example",
+    "Pairing",
+    "Row",
+    "pair_conversations",
+    "pair_ranked",
+    "read_list",
+    "read_messages",
+    "read_text",
+]
 
+import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,16 +73,60 @@ def read_text(row: Row, column: str) -> str:
     return value
 
 
+def read_list(row: Row, column: str) -> list[Mapping[str, Any]]:
+    """The list of objects in a column. A CSV cell holds it as JSON.
+
+    Raises:
+        Drop: malformed_row, where the column is missing or holds no list of objects.
+    """
+    value = row.get(column)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            value = row[column]
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+        raise Drop("malformed_row", f"column '{column}' holds {type(value).__name__}, expected a list of objects")
+    return value
+
+
 def read_messages(row: Row, column: str) -> tuple[Message, ...]:
     """The conversation in a column: a list of {"role": ..., "content": ...}.
 
     Raises:
         Drop: malformed_row, where the column is missing or holds no list of messages.
     """
-    value = row.get(column)
-    if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(m, Mapping) for m in value):
-        raise Drop("malformed_row", f"column '{column}' holds {type(value).__name__}, expected a list of messages")
-    return tuple(Message.model_validate(dict(message)) for message in value)
+    return tuple(Message.model_validate(dict(message)) for message in read_list(row, column))
+
+
+def pair_conversations(
+    row: Row, chosen: tuple[Message, ...], rejected: tuple[Message, ...], *, prompt: tuple[Message, ...] = ()
+) -> Preference:
+    """A pair from two conversations that end in the answers, with the row's scores where it has them.
+
+    Args:
+        row: Read for score_chosen and score_rejected.
+        chosen: Ends in the better answer; may hold the prompt before it.
+        rejected: Likewise.
+        prompt: What comes before both, unless they hold it themselves.
+
+    Raises:
+        Drop: malformed_row, where a conversation does not end in an assistant turn;
+            prompts_differ, where the two answer different conversations.
+    """
+    for name, messages in (("chosen", chosen), ("rejected", rejected)):
+        if not messages or messages[-1].role != "assistant":
+            raise Drop("malformed_row", f"'{name}' does not end in an assistant turn")
+    if chosen[:-1] != rejected[:-1]:
+        raise Drop("prompts_differ", "chosen and rejected answer different conversations")
+    holds_prompt = chosen[: len(prompt)] == prompt
+    return Preference(
+        prompt=chosen[:-1] if holds_prompt else prompt + chosen[:-1],
+        chosen=chosen[-1].content,
+        rejected=rejected[-1].content,
+        score_chosen=row.get("score_chosen"),
+        score_rejected=row.get("score_rejected"),
+    )
 
 
 def pair_ranked(

@@ -11,28 +11,25 @@ Prompts may have many turns. Missing slots were filled with repeated answers, an
 ranks; pairs of equal text or equal rank are counted and dropped by the filters that every data set goes through.
 """
 
+import math
 import re
-from collections.abc import Mapping, Sequence
 
-from dpo.adapters.base import Adapter, AdapterOptions, Row, pair_ranked, read_text
+from dpo.adapters.base import Adapter, AdapterOptions, Row, pair_ranked, read_list, read_text
 from dpo.records import Drop, Message, Preference
 
 TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
 def convert(row: Row, options: AdapterOptions) -> list[Preference]:
-    answers = row.get("answers")
-    if not isinstance(answers, Sequence) or isinstance(answers, str):
-        raise Drop("malformed_row", f"column 'answers' holds {type(answers).__name__}, expected a list")
-    return pair_ranked(
-        split_turns(read_text(row, "prompt")), [(read_answer(answer), -answer["rank"]) for answer in answers], options
-    )
+    answers = [(read_text(answer, "answer"), -read_rank(answer)) for answer in read_list(row, "answers")]
+    return pair_ranked(split_turns(read_text(row, "prompt")), answers, options)
 
 
-def read_answer(answer: object) -> str:
-    if not isinstance(answer, Mapping) or not isinstance(answer.get("rank"), int | float):
+def read_rank(answer: Row) -> float:
+    rank = answer.get("rank")
+    if not isinstance(rank, int | float) or math.isnan(rank):
         raise Drop("malformed_row", "an answer has no numeric 'rank'")
-    return read_text(answer, "answer")
+    return rank
 
 
 def split_turns(prompt: str) -> list[Message]:

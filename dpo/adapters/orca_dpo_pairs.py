@@ -7,7 +7,7 @@ A raw row:
      "chosen": "Carbon dioxide.",
      "rejected": "Oxygen."}
 
-`system` may be "": then there is no system message, rather than an empty one.
+`system` may be "" or null: then there is no system message, rather than an empty one.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from dpo.records import Message, Preference
 
 
 def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
-    system = read_text(row, "system")
+    system = "" if row["system"] is None else read_text(row, "system")
     question = Message(role="user", content=read_text(row, "question"))
     yield Preference(
         prompt=(Message(role="system", content=system), question) if system else (question,),

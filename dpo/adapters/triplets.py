@@ -16,21 +16,13 @@ A prompt that is text becomes one user turn. `score_chosen` and `score_rejected`
 
 from collections.abc import Iterator
 
-from dpo.adapters.base import Adapter, AdapterOptions, Row, read_messages, read_text
+from dpo.adapters.base import Adapter, AdapterOptions, Row, pair_conversations, read_messages
 from dpo.records import Drop, Message, Preference
 
 
 def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
-    prompt, (chosen, rejected) = read_prompt(row), (read_answer(row, "chosen"), read_answer(row, "rejected"))
-    if chosen[:-1] != rejected[:-1]:
-        raise Drop("prompts_differ", "chosen and rejected answer different conversations")
-    yield Preference(
-        prompt=prompt + chosen[:-1],
-        chosen=chosen[-1].content,
-        rejected=rejected[-1].content,
-        score_chosen=row.get("score_chosen"),
-        score_rejected=row.get("score_rejected"),
-    )
+    chosen, rejected = read_answer(row, "chosen"), read_answer(row, "rejected")
+    yield pair_conversations(row, chosen, rejected, prompt=read_prompt(row))
 
 
 def read_prompt(row: Row) -> tuple[Message, ...]:
@@ -45,11 +37,8 @@ def read_prompt(row: Row) -> tuple[Message, ...]:
 def read_answer(row: Row, column: str) -> tuple[Message, ...]:
     """An answer as messages that end in an assistant turn."""
     if isinstance(row.get(column), str):
-        return (Message(role="assistant", content=read_text(row, column)),)
-    messages = read_messages(row, column)
-    if not messages or messages[-1].role != "assistant":
-        raise Drop("malformed_row", f"'{column}' does not end in an assistant turn")
-    return messages
+        return (Message(role="assistant", content=row[column]),)
+    return read_messages(row, column)
 
 
 _USER = {"role": "user", "content": "Name a noble gas."}
@@ -61,6 +50,7 @@ EXAMPLES = (
     ({"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen."}, [_PREFERENCE]),
     ({"prompt": [_USER], "chosen": [_NEON], "rejected": [_OXYGEN]}, [_PREFERENCE]),
     ({"chosen": [_USER, _NEON], "rejected": [_USER, _OXYGEN]}, [_PREFERENCE]),
+    ({"prompt": "Name a noble gas.", "chosen": [_USER, _NEON], "rejected": [_USER, _OXYGEN]}, [_PREFERENCE]),
     ({"prompt": "Name a noble gas.", "chosen": ["Neon."], "rejected": "Oxygen."}, [Drop("malformed_row")]),
 )
 

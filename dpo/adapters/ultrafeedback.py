@@ -12,24 +12,12 @@ The prompt is read from `chosen`, since `prompt` holds the first turn alone wher
 
 from collections.abc import Iterator
 
-from dpo.adapters.base import Adapter, AdapterOptions, Row, read_messages
+from dpo.adapters.base import Adapter, AdapterOptions, Row, pair_conversations, read_messages
 from dpo.records import Drop, Message, Preference
 
 
 def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
-    chosen, rejected = read_messages(row, "chosen"), read_messages(row, "rejected")
-    for column, messages in (("chosen", chosen), ("rejected", rejected)):
-        if len(messages) < 2 or messages[-1].role != "assistant":
-            raise Drop("malformed_row", f"'{column}' is no conversation that ends in an assistant turn")
-    if chosen[:-1] != rejected[:-1]:
-        raise Drop("prompts_differ", "chosen and rejected answer different conversations")
-    yield Preference(
-        prompt=chosen[:-1],
-        chosen=chosen[-1].content,
-        rejected=rejected[-1].content,
-        score_chosen=row.get("score_chosen"),
-        score_rejected=row.get("score_rejected"),
-    )
+    yield pair_conversations(row, read_messages(row, "chosen"), read_messages(row, "rejected"))
 
 
 def _conversation(*contents: str) -> list[dict[str, str]]:

@@ -52,7 +52,7 @@ class PairEncoder:
     ) -> None:
         self.tokenizer = tokenizer
         self.special_tokens_in_text = special_tokens_in_text
-        self.added_tokens = [token for token in template.control_tokens if tokenizer.token_id(token) is None]
+        self.added_tokens = [token for token in template.control_tokens if not tokenizer.is_one_id(token)]
         if self.added_tokens and not add_control_tokens:
             raise TemplateError(
                 f"template '{template.name}' needs {', '.join(template.control_tokens)} as one token each; "
@@ -149,12 +149,17 @@ class PairEncoder:
         opening = template.render([Message(role="user", content=PROBE)], add_generation_prompt=True)
         return template if opening.startswith(self.tokenizer.special_tokens["bos_token"]) else template.with_bos()
 
+    def render_probe(self) -> str:
+        """A question and its answer, as the template has them."""
+        conversation = [Message(role="user", content="?"), Message(role="assistant", content=PROBE)]
+        return self.template.render(conversation, add_generation_prompt=False)
+
     def _find_end_of_turn(self) -> str:
         """The first control token that the template writes behind an answer."""
-        conversation = [Message(role="user", content="?"), Message(role="assistant", content=PROBE)]
-        tail = self.template.render(conversation, add_generation_prompt=False).rpartition(PROBE)[2]
+        tail = self.render_probe().rpartition(PROBE)[2]
+        control = self.tokenizer.control_literals | set(self.template.control_tokens)
         for token in self.tokenizer.backend.encode(tail, add_special_tokens=False).tokens:
-            if token in self.tokenizer.control_literals:
+            if token in control:
                 return token
         raise TemplateError(
             f"template '{self.template.name}' ends an answer with {tail!r}, in which the tokenizer has no control "

@@ -1,6 +1,6 @@
 """What a pair is dropped for, whichever data set it comes from. Pure: each returns a Drop or None."""
 
-__all__ = ["check_length", "check_pair"]
+__all__ = ["check_encoded", "check_pair"]
 
 from dpo.data.config import DataConfig
 from dpo.data.encoding import EncodedPair
@@ -32,11 +32,14 @@ def check_pair(preference: Preference, config: DataConfig) -> Drop | None:
     return None
 
 
-def check_length(pair: EncodedPair, config: DataConfig) -> Drop | None:
-    """Find what is too long, in tokens. Bounds are inclusive, and nothing is ever cut to fit.
+def check_encoded(pair: EncodedPair, config: DataConfig) -> Drop | None:
+    """Find what makes a pair's ids unfit. Bounds are in tokens and inclusive, and nothing is ever cut to fit.
 
-    Reasons, in the order they are looked for: prompt_too_long, target_too_long, too_long.
+    Reasons, in the order they are looked for: identical (some templates trim the texts that differ in white space),
+    prompt_too_long, target_too_long, too_long.
     """
+    if pair.chosen_ids == pair.rejected_ids:
+        return Drop("identical", "chosen and rejected are the same tokens")
     prompt = len(pair.prompt_ids)
     target = max(len(pair.chosen_ids), len(pair.rejected_ids))
     if config.max_prompt_length is not None and prompt > config.max_prompt_length:

@@ -1,6 +1,6 @@
 """From sources to token ids on disk: read, convert, check, encode, filter, write, count.
 
-rows -> adapter -> check_pair -> PairEncoder -> check_length -> pairs.arrow -> train/, eval/
+rows -> adapter -> check_pair -> PairEncoder -> check_encoded -> pairs.arrow -> train/, eval/
          every way out is a Drop, counted by its reason
 """
 
@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ from dpo.adapters.base import Row
 from dpo.cache import cache_root, publish
 from dpo.data.config import DataConfig
 from dpo.data.encoding import EncodedPair, PairEncoder
-from dpo.data.filters import check_length, check_pair
+from dpo.data.filters import check_encoded, check_pair
 from dpo.data.report import DataReport, SourceReport
 from dpo.data.source import Source, open_source, parse_source
 from dpo.data.split import prompt_key, split_by_prompt
@@ -64,12 +65,12 @@ class PreparedData:
     added_tokens: tuple[str, ...]
     """Control tokens that the tokenizer lacked and was given."""
 
-    @property
+    @cached_property
     def train(self) -> Any:
         """The pairs to train on, a datasets.Dataset with the columns of SCHEMA."""
         return self._load("train")
 
-    @property
+    @cached_property
     def eval(self) -> Any | None:
         """The pairs held out; None where there are none."""
         return self._load("eval") if self.report.pairs.get("eval") else None
@@ -107,20 +108,22 @@ def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) 
     sources = [parse_source(spec) for spec in config.datasets]
     eval_sources = [parse_source(spec) for spec in config.eval_datasets]
     template = load_template(config.template, own=tokenizer.chat_template, special_tokens=tokenizer.special_tokens)
-    identity = {
-        "dpo": dpo.__version__,
-        "code": code_fingerprint(),
-        "config": config.model_dump(mode="json"),
-        "sources": [source.fingerprint() for source in [*sources, *eval_sources]],
-        "template": template.source,
-        "tokenizer": tokenizer.fingerprint(),
-    }
+    tokenizer_fingerprint = tokenizer.fingerprint()  # before the encoder may add tokens
     encoder = PairEncoder(
         template,
         tokenizer,
         special_tokens_in_text=config.special_tokens_in_text,
         add_control_tokens=config.add_control_tokens,
     )
+    identity = {
+        "dpo": dpo.__version__,
+        "code": code_fingerprint(),
+        "config": config.model_dump(mode="json"),
+        "sources": [source.fingerprint() for source in [*sources, *eval_sources]],
+        "template": template.source,
+        "rendered": encoder.render_probe(),  # some templates write today's date
+        "tokenizer": tokenizer_fingerprint,
+    }
 
     def build(folder: Path) -> None:
         preparation = Preparation(config, encoder, folder, progress)
@@ -165,8 +168,14 @@ class Preparation:
         self.report.pairs = self.split_pairs(train_keys)
         self.report.check()
         for split, count in self.report.pairs.items():
-            if not count:
-                raise DataError(f"nothing is left for '{split}' of {self.report.total().rows:,} rows:\n{self.table()}")
+            if count:
+                continue
+            if split == "eval" and self.config.validation_split:
+                raise DataError(
+                    f"--validation_split {self.config.validation_split:g} of {len(train_keys):,} kept pairs holds out "
+                    "none.\n  Raise it, or leave it out."
+                )
+            raise DataError(f"no pair is left to {split} on, of {self.report.total().rows:,} rows:\n{self.table()}")
         self.report.save(self.folder / "data_report.json")
 
     def table(self) -> str:
@@ -214,7 +223,7 @@ class Preparation:
         account = self.report.sources.setdefault(source.spec, SourceReport())
         for preferences in batched(self.checked_preferences(source, account), BATCH_ROWS):
             for preference, result in zip(preferences, self.encoder.encode(preferences), strict=True):
-                drop = result if isinstance(result, Drop) else check_length(result, self.config)
+                drop = result if isinstance(result, Drop) else check_encoded(result, self.config)
                 if drop is not None:
                     account.drop(drop, preference.row)
                 else:
@@ -227,9 +236,12 @@ class Preparation:
         for number, row in rows:
             account.raw_rows += 1
             if not source.is_sampled(number, self.config.seed):
+                account.enter()
                 account.drop(Drop("not_sampled", f"@{source.fraction:g}"), number)
                 continue
-            for candidate in convert_row(row, source, self.config):
+            candidates = convert_row(row, source, self.config)
+            account.enter(len(candidates))
+            for candidate in candidates:
                 drop = candidate if isinstance(candidate, Drop) else check_pair(candidate, self.config)
                 if drop is not None:
                     account.drop(drop, number)

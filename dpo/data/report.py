@@ -26,6 +26,7 @@ class SourceReport:
 
     raw_rows: int = 0
     rows: int = 0
+    """Counted on entry, apart from what becomes of them."""
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     boundary_shift: int = 0
@@ -33,13 +34,14 @@ class SourceReport:
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Per reason, the first rows that were dropped for it."""
 
+    def enter(self, count: int = 1) -> None:
+        self.rows += count
+
     def keep(self, *, boundary_shift: bool = False) -> None:
-        self.rows += 1
         self.kept += 1
         self.boundary_shift += boundary_shift
 
     def drop(self, drop: Drop, row: int) -> None:
-        self.rows += 1
         self.dropped[drop.reason] += 1
         examples = self.examples.setdefault(drop.reason, [])
         if len(examples) < NUM_EXAMPLES:

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,17 @@ class Source:
         return hashlib.sha256(repr(stats).encode()).hexdigest()
 
     def is_sampled(self, row_number: int, seed: int) -> bool:
-        """Whether the fraction takes this row: floor(n * fraction) of n rows, drawn within blocks by the seed."""
+        """Whether the fraction takes this row: its share of every full block of rows, drawn by the seed."""
         if self.fraction == 1:
             return True
         block, place = divmod(row_number, SAMPLING_BLOCK)
-        order = random.Random(f"{seed}:{self.spec}:{block}").sample(range(SAMPLING_BLOCK), SAMPLING_BLOCK)
-        turn = block * SAMPLING_BLOCK + order[place]
+        turn = block * SAMPLING_BLOCK + shuffled_block(f"{seed}:{self.spec}:{block}")[place]
         return int((turn + 1) * self.fraction) > int(turn * self.fraction)
+
+
+@lru_cache(maxsize=1)
+def shuffled_block(seed: str) -> list[int]:
+    return random.Random(seed).sample(range(SAMPLING_BLOCK), SAMPLING_BLOCK)
 
 
 def parse_source(spec: str) -> Source:
@@ -89,7 +94,9 @@ def parse_source(spec: str) -> Source:
     adapter = get_adapter(name)
     if Path(location).exists():
         return Source(spec=spec, adapter=adapter, files=list_files(Path(location)), fraction=fraction)
-    hub_id, _, split = location.partition(":")
+    hub_id, _, split = location.rpartition(":") if ":" in location else (location, "", "")
+    if split and Path(hub_id).is_dir():
+        return Source(spec=spec, adapter=adapter, files=list_files(Path(hub_id), split), fraction=fraction)
     if re.fullmatch(r"[\w-]+/[\w.-]+", hub_id) and not hub_id.endswith(FORMATS):
         return Source(spec=spec, adapter=adapter, hub_id=hub_id, split=split or adapter.split, fraction=fraction)
     raise SourceError(
@@ -98,11 +105,18 @@ def parse_source(spec: str) -> Source:
     )
 
 
-def list_files(path: Path) -> tuple[Path, ...]:
-    """The files to read: the file itself, or those in the folder that have a known ending, sorted by name."""
-    files = (path,) if path.is_file() else tuple(sorted(f for f in path.rglob("*") if f.suffix in FORMATS))
+def list_files(path: Path, split: str = "") -> tuple[Path, ...]:
+    """The files to read: the file itself, or those below the folder that have a known ending, sorted by name.
+
+    Args:
+        path: File or folder.
+        split: Text that a file's name or its subfolder must hold, where a folder has several splits.
+    """
+    below = sorted(f for f in path.rglob("*") if f.suffix in FORMATS and split in str(f.relative_to(path)))
+    files = (path,) if path.is_file() else tuple(below)
     if not files:
-        raise SourceError(f"{path}: the folder holds no {', '.join(FORMATS)} file")
+        named = f" with '{split}' in its name" if split else ""
+        raise SourceError(f"{path}: the folder holds no {', '.join(FORMATS)} file{named}")
     if files[0].suffix not in FORMATS:
         raise SourceError(f"{path}: the ending '{path.suffix}' is not one of {', '.join(FORMATS)}")
     return files
@@ -147,7 +161,7 @@ def read_json(file: Path) -> Iterator[Any]:
             return
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield decode(line, file, number)
+                yield decode(line.rstrip(), file, number)
 
 
 def decode(text: str, file: Path, first_line: int) -> Any:

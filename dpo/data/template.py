@@ -19,7 +19,9 @@ import jinja2.sandbox
 from dpo.errors import TemplateError, unknown_name
 from dpo.records import Message
 
-TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
+PACKAGE = Path(__file__).resolve().parents[1]
+# At the top of a checkout, where users look for it; inside the package once that is installed.
+TEMPLATES = PACKAGE / "templates" if (PACKAGE / "templates").is_dir() else PACKAGE.parent / "templates"
 DECLARATION = re.compile(r"\{#-?\s*(control_tokens|text_markers):(.*?)-?#\}", re.DOTALL)
 BOS = "{{- bos_token }}"
 
@@ -74,7 +76,7 @@ class Template:
                 documents=None,
                 **self.special_tokens,
             )
-        except (jinja2.TemplateError, TypeError) as error:
+        except Exception as error:  # a template is the user's code, and can fail in any way
             raise TemplateError(f"template '{self.name}': {error}") from error
 
     def with_bos(self) -> "Template":

@@ -43,6 +43,10 @@ class Tokenizer:
         """The id of a text that is one token of the vocabulary, else None."""
         return self.backend.token_to_id(token)
 
+    def is_one_id(self, token: str) -> bool:
+        """Whether a text is one id wherever it stands, and no merely possible piece of the vocabulary."""
+        return self.encode([token]) == [[self.token_id(token)]]
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of texts that hold all their control tokens already: nothing is added."""
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
@@ -76,8 +80,11 @@ def load_tokenizer(model: str, *, revision: str | None = None, trust_remote_code
     backend.no_padding()
     backend.no_truncation()
     config = read_json(find_file(model, "tokenizer_config.json", revision))
-    legacy = read_json(find_file(model, "special_tokens_map.json", revision))
+    legacy = read_json(find_file(model, "special_tokens_map.json", revision, optional=True))
     named = {name: token_text(config.get(name, legacy.get(name))) for name in NAMED_TOKENS}
+    if named["eos_token"] is None:
+        # Some configurations leave their named tokens to the defaults of a class that only transformers knows.
+        return load_with_transformers(model, revision, trust_remote_code)
     return Tokenizer(
         backend=backend,
         special_tokens={name: text for name, text in named.items() if text is not None},
@@ -85,8 +92,14 @@ def load_tokenizer(model: str, *, revision: str | None = None, trust_remote_code
     )
 
 
-def find_file(model: str, name: str, revision: str | None) -> Path | None:
+def find_file(model: str, name: str, revision: str | None, *, optional: bool = False) -> Path | None:
     """A file of a model folder, or of the Hub's repository of that id; None where the model has no such file.
+
+    Args:
+        model: Folder or Hub id.
+        name: The file's name.
+        revision: Branch, tag or commit on the Hub.
+        optional: Whether a file that is not in the Hub's cache counts as not there when the Hub cannot be asked.
 
     Raises:
         TokenizerError: the folder is missing, or the Hub cannot be reached.
@@ -102,7 +115,7 @@ def find_file(model: str, name: str, revision: str | None) -> Path | None:
     try:
         return Path(huggingface_hub.hf_hub_download(model, name, revision=revision))
     except EntryNotFoundError as error:
-        if isinstance(error, huggingface_hub.errors.LocalEntryNotFoundError):
+        if isinstance(error, huggingface_hub.errors.LocalEntryNotFoundError) and not optional:
             raise unreachable(model, error) from error
         return None
     except Exception as error:  # whatever the Hub or the network say, the user's way out is the same
@@ -136,7 +149,7 @@ def token_text(token: str | dict[str, Any] | None) -> str | None:
 
 def read_chat_template(model: str, revision: str | None, config: dict[str, Any]) -> str | None:
     """The default chat template: a file of its own goes before an entry in the configuration."""
-    file = find_file(model, "chat_template.jinja", revision)
+    file = find_file(model, "chat_template.jinja", revision, optional=True)
     if file is not None:
         return file.read_text(encoding="utf-8")
     template = config.get("chat_template")

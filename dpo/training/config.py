@@ -1,24 +1,22 @@
 """What a user may ask of a run: TRL's DPOConfig and transformers' TrainingArguments, with our defaults and few more."""
 
-__all__ = ["TrainingConfig", "derive_batches", "parse_flags"]
+__all__ = ["REFUSED", "RESULTS", "TrainingConfig", "derive_batches"]
 
 import dataclasses
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import HfArgumentParser
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import get_last_checkpoint
 from trl import DPOConfig
 
-from dpo.data.config import DataConfig
-from dpo.errors import ConfigError
-from dpo.flags import FlagParser, add_fields, check_flags, flag_names, yaml_to_argv
+from dpo.errors import ConfigError, unknown_name
+from dpo.training.attention import resolve_attention
 from dpo.training.deepspeed_config import check_mismatches, load_deepspeed_config
 
+RESULTS = "train_results.json"
+"""Written last: an output_dir that has it holds a finished run."""
 DEFAULT_GLOBAL_BATCH_SIZE = 32
 LARGEST_DEFAULT_MICRO_BATCH = 4
 
@@ -33,11 +31,16 @@ REFUSED = {
 }
 """Flags of the libraries that would be ignored here, and what to do instead."""
 
+LOSSES = (
+    *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired"),
+    *("apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
+)
 LOSS_OPTIONS = {
-    "label_smoothing": {"robust", "exo_pair"},
+    "label_smoothing": {"robust", "exo_pair", "aot", "aot_unpaired"},
     "discopop_tau": {"discopop"},
 }
-"""Options that only some losses read."""
+"""Options that only some losses read. The others ignore them without a word."""
+DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
 
 
 @dataclass
@@ -63,7 +66,8 @@ class TrainingConfig(DPOConfig):
         default=None,
         metadata={
             "help": "Pairs an optimizer step takes over all devices; gradient_accumulation_steps follows from it. "
-            f"Default: {DEFAULT_GLOBAL_BATCH_SIZE}, unless --gradient_accumulation_steps is given."
+            f"Default: {DEFAULT_GLOBAL_BATCH_SIZE} or the nearest that divides, unless --gradient_accumulation_steps "
+            "is given."
         },
     )
     overwrite_output_dir: bool = field(
@@ -96,7 +100,7 @@ class TrainingConfig(DPOConfig):
     eval_on_start: bool | None = field(
         default=None, metadata={"help": "Evaluate before the first step. Default: where there are held-out pairs."}
     )
-    report_to: str | None = field(
+    report_to: None | str | list[str] = field(  # noqa: RUF036 - in the order that the parser expects
         default=None, metadata={"help": "Default: wandb where WANDB_PROJECT is set, else none."}
     )
 
@@ -108,13 +112,24 @@ class TrainingConfig(DPOConfig):
         default=None, metadata={"help": "DeepSpeed JSON, such as ds_configs/zero2.json. Flags fill in its 'auto'."}
     )
 
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "A checkpoint-* folder to go on from, or 'latest' for output_dir's last."}
+    )
+
     # No flag of the trainer's: the length filter has removed what is too long, and TRL's collator must not truncate.
     max_length: int | None = field(init=False, default=None)
+
+    attention: str | None = field(init=False, default=None)
+    """What models are loaded with; None leaves it to transformers."""
 
     deepspeed_file: str | None = field(init=False, default=None)
     """The --deepspeed path as the user gave it."""
 
     def __post_init__(self) -> None:
+        for name in ("output_dir", "model_name_or_path"):
+            # A shell expands ~, a YAML file does not.
+            if value := getattr(self, name):
+                setattr(self, name, str(Path(value).expanduser()))
         self.check()
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
         self.global_batch_size, self.per_device_train_batch_size, self.gradient_accumulation_steps = derive_batches(
@@ -125,22 +140,22 @@ class TrainingConfig(DPOConfig):
         )
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None:
-            has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+            has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
             self.bf16 = has_bf16 and not self.use_cpu and not self.fp16
         if self.report_to is None:
             self.report_to = "wandb" if os.environ.get("WANDB_PROJECT") else "none"
-        # Filled in by for_data, once it is known whether there are held-out pairs.
-        asked_for = self.eval_strategy, self.eval_steps, self.eval_on_start
-        self.eval_strategy, self.eval_steps, self.eval_on_start = "no", None, False
+        self.eval_strategy = self.eval_strategy or "no"
+        self.eval_on_start = bool(self.eval_on_start)
         if isinstance(self.deepspeed, str):
             self.deepspeed_file = self.deepspeed
-            self.deepspeed = load_deepspeed_config(Path(self.deepspeed))
+            self.deepspeed = load_deepspeed_config(self.deepspeed)
         try:
             super().__post_init__()
-        except (ImportError, RuntimeError, ValueError) as error:
+        except (ImportError, NotImplementedError, ValueError) as error:
             raise ConfigError(str(error)) from error
         check_mismatches(self, self.deepspeed_file)
-        self._asked_for_eval = asked_for
+        # Asked here once, so that an attention that cannot run is refused before the data is prepared.
+        self.attention = resolve_attention(self.attn_implementation, half_precision=bool(self.bf16 or self.fp16))
 
     def check(self) -> None:
         """Refuse what can be seen to be wrong before any device is touched.
@@ -151,6 +166,7 @@ class TrainingConfig(DPOConfig):
         for name in ("model_name_or_path", "output_dir"):
             if not getattr(self, name):
                 raise ConfigError(f"--{name} is missing")
+        self.check_output_dir()
         defaults = {f.name: f.default for f in dataclasses.fields(DPOConfig)}
         for name, reason in REFUSED.items():
             if getattr(self, name) != defaults[name]:
@@ -161,33 +177,42 @@ class TrainingConfig(DPOConfig):
                     f"--{name} is not read by --loss_type {' '.join(self.loss_type)}.\n"
                     f"  It belongs to: {', '.join(sorted(readers))}."
                 )
-        output_dir, model = Path(str(self.output_dir)).resolve(), Path(str(self.model_name_or_path)).resolve()
-        if output_dir == model:
-            raise ConfigError("--output_dir is the folder of --model_name_or_path, which would be overwritten")
-        if (output_dir / "train_results.json").exists() and not self.overwrite_output_dir:
-            raise ConfigError(
-                f"--output_dir {self.output_dir} holds a finished run (train_results.json).\n"
-                "  Choose another folder, or pass --overwrite_output_dir to replace it."
-            )
+        for kind, given, known in (
+            ("loss", self.loss_type, LOSSES),
+            ("divergence", [self.f_divergence_type], DIVERGENCES),
+        ):
+            for name in given:
+                if name not in known:
+                    raise ConfigError(unknown_name(kind, name, known))
+        if "exo_pair" in self.loss_type and self.label_smoothing == 0:
+            raise ConfigError("--loss_type exo_pair needs --label_smoothing above 0; its paper takes 1e-3")
+        if self.f_alpha_divergence_coef != defaults["f_alpha_divergence_coef"] and (
+            self.f_divergence_type != "alpha_divergence"
+        ):
+            raise ConfigError("--f_alpha_divergence_coef is read by --f_divergence_type alpha_divergence alone")
 
-    def for_data(self, *, has_eval: bool) -> None:
-        """Fill in when to evaluate, now that it is known whether there is something to evaluate on.
+    def check_output_dir(self) -> None:
+        """Refuse a folder whose content would be lost, and a checkpoint that is not there.
 
         Raises:
-            ConfigError: evaluation was asked for and there are no held-out pairs.
+            ConfigError: output_dir is a file, the model's own folder, or holds a finished run.
         """
-        strategy, steps, on_start = self._asked_for_eval
-        if not has_eval:
-            if strategy not in (None, "no") or on_start:
-                raise ConfigError(
-                    "evaluation is asked for, but nothing is held out.\n"
-                    "  Pass --validation_split 0.05 or --eval_datasets ADAPTER=SOURCE."
-                )
-            return
-        self.eval_strategy = IntervalStrategy(strategy or "steps")
-        self.eval_steps = 0.25 if steps is None else steps
-        self.eval_on_start = True if on_start is None else on_start
-        self.do_eval = self.eval_strategy != IntervalStrategy.NO
+        output_dir, model = Path(str(self.output_dir)).resolve(), Path(str(self.model_name_or_path)).resolve()
+        if output_dir.exists() and not output_dir.is_dir():
+            raise ConfigError(f"--output_dir {self.output_dir} is a file, expected a folder or nothing")
+        if output_dir == model:
+            raise ConfigError("--output_dir is the folder of --model_name_or_path, which would be overwritten")
+        if (output_dir / RESULTS).exists() and not self.overwrite_output_dir:
+            raise ConfigError(
+                f"--output_dir {self.output_dir} holds a finished run ({RESULTS}).\n"
+                "  Choose another folder, or pass --overwrite_output_dir to replace it."
+            )
+        if str(self.resume_from_checkpoint).lower() in ("true", "latest"):
+            self.resume_from_checkpoint = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
+            if self.resume_from_checkpoint is None:
+                raise ConfigError(f"--resume_from_checkpoint: {self.output_dir} holds no checkpoint-* folder")
+        elif self.resume_from_checkpoint and not Path(self.resume_from_checkpoint).is_dir():
+            raise ConfigError(f"--resume_from_checkpoint {self.resume_from_checkpoint}: there is no such folder")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -223,8 +248,9 @@ def derive_batches(
     if global_batch_size is None and accumulation is not None:
         per_device = per_device or 1
         return per_device * world_size * accumulation, per_device, accumulation
-    wanted = DEFAULT_GLOBAL_BATCH_SIZE if global_batch_size is None else global_batch_size
     given = world_size * (per_device or 1) * (accumulation or 1)
+    # Nobody asked for 32: on 3 devices it is 33.
+    wanted = global_batch_size or max(1, round(DEFAULT_GLOBAL_BATCH_SIZE / given)) * given
     if wanted % given or (per_device and accumulation and wanted != given):
         parts = [f"{world_size} device(s)"]
         parts += [f"--per_device_train_batch_size {per_device}"] if per_device else []
@@ -246,59 +272,3 @@ def derive_batches(
             else share
         )
     return wanted, per_device, accumulation or wanted // (world_size * per_device)
-
-
-OWN_FLAGS = [
-    *DataConfig.model_fields,
-    *(f.name for f in dataclasses.fields(TrainingConfig) if f.init and f.name in TrainingConfig.__annotations__),
-    *("output_dir", "learning_rate", "beta", "loss_type", "save_steps", "resume_from_checkpoint"),
-]
-"""What an error lists. TRL's and transformers' other flags are known as well, too many to read."""
-
-
-class MainParser(FlagParser, HfArgumentParser):
-    """The flags of TrainingConfig, with errors as ConfigErrors."""
-
-
-def make_parser() -> MainParser:
-    # DPOConfig has a seed as well; DataConfig's comes later and wins, for both.
-    parser = MainParser(  # type: ignore[misc]
-        TrainingConfig,  # type: ignore[arg-type]
-        prog="main.py",
-        description="Preference tuning with DPO: raw preference rows in, an aligned model out.",
-        allow_abbrev=False,
-        conflict_handler="resolve",
-    )
-    parser.add_argument("--config", type=Path, help="YAML file of flags; the command line goes before it.")
-    add_fields(parser, DataConfig, "data")
-    return parser
-
-
-def parse_flags(argv: list[str]) -> tuple[DataConfig, dict[str, Any]]:
-    """Read a command line, and the YAML file it names.
-
-    Returns:
-        The data's part, checked, and the keyword arguments of TrainingConfig, which starts devices when built.
-
-    Raises:
-        ConfigError: a flag is unknown, or a value is wrong.
-    """
-    parser = make_parser()
-    config_only = FlagParser(prog="main.py", add_help=False, allow_abbrev=False)
-    config_only.add_argument("--config", type=Path)
-    file = config_only.parse_known_args(argv)[0].config
-    written = yaml_to_argv(file, flag_names(parser), shown=OWN_FLAGS) if file else []
-    namespace, unknown = parser.parse_known_args([*written, *argv])
-    check_flags(parser, unknown, shown=OWN_FLAGS)
-    values = vars(namespace)
-    data = DataConfig.from_flags({name: values[name] for name in DataConfig.model_fields})
-    training = {f.name: values[f.name] for f in dataclasses.fields(TrainingConfig) if f.init}
-    return data, training
-
-
-def resolved_flags(data: DataConfig, training: TrainingConfig) -> dict[str, Any]:
-    """Every flag with the value the run used, to be written down and passed as --config again."""
-    flags = json.loads(training.to_json_string())
-    flags |= {"deepspeed": training.deepspeed_file, "local_rank": None, "hub_token": None}
-    known = {f.name for f in dataclasses.fields(TrainingConfig) if f.init} - REFUSED.keys()
-    return {name: value for name, value in flags.items() if name in known} | data.model_dump(mode="json")

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 GATHER = "stage3_gather_16bit_weights_on_model_save"
 
 
-def load_deepspeed_config(file: Path) -> dict[str, Any]:
-    """Read a DeepSpeed configuration.
+def load_deepspeed_config(file: Path | str) -> dict[str, Any]:
+    """Read a DeepSpeed configuration, from a file or from JSON text that starts with a brace.
 
     At stage 3 the final model is to be whole, so the flag that gathers it on saving is filled in where it is missing.
 
@@ -23,7 +23,8 @@ def load_deepspeed_config(file: Path) -> dict[str, Any]:
         ConfigError: the file is missing or no JSON object, or forbids gathering the final model.
     """
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        is_text = str(file).startswith("{")
+        config = json.loads(str(file) if is_text else Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"--deepspeed {file}: cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -48,7 +49,7 @@ def check_mismatches(args: "TrainingArguments", file: str | None) -> None:
     plugin = getattr(args, "hf_deepspeed_config", None)
     if plugin is None or not plugin.mismatches:
         return
-    found = [line.removeprefix("- ds ").replace(" vs hf ", ", but --") for line in plugin.mismatches]
+    found = [line.removeprefix("- ds ").replace(" vs hf ", ", but the flags give ") for line in plugin.mismatches]
     raise ConfigError(
         f"--deepspeed {file} contradicts the flags:\n"
         + "\n".join(f"  {line}" for line in found)

@@ -4,12 +4,16 @@ __all__ = ["finish", "is_main_process", "local_main_first", "set_up"]
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+from dpo.errors import DPOError
+
+Result = TypeVar("Result")
 
 PATIENCE = timedelta(days=7)
 """How long ranks wait for data to be prepared. A process group's own limit is minutes, and kills long preparations."""
@@ -28,7 +32,7 @@ def set_up(*, deepspeed: bool) -> None:
     launched = "LOCAL_RANK" in os.environ
     if not launched:
         # Several visible GPUs would make transformers choose nn.DataParallel.
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     if not launched and deepspeed:
         os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
@@ -50,18 +54,26 @@ def free_port() -> int:
         return port
 
 
-@contextmanager
-def local_main_first() -> Iterator[None]:
-    """The body runs on each machine's first process, then on the others, however long the first one takes."""
+def local_main_first(work: Callable[[], Result]) -> Result:
+    """Do the work on each machine's first process, then on the others, however long the first one takes.
+
+    Raises:
+        DPOError: on every process, where one of the first processes met it.
+    """
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        yield
-        return
-    group = dist.new_group(backend="gloo", timeout=PATIENCE)
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        dist.barrier(group)
-    yield
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        dist.barrier(group)
+        return work()
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
+    error: DPOError | None = None
+    if is_first:
+        try:
+            result = work()
+        except DPOError as found:
+            error = found
+    errors: list[DPOError | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(errors, error, group=dist.new_group(backend="gloo", timeout=PATIENCE))
+    if first_error := next((found for found in errors if found is not None), None):
+        raise first_error
+    return result if is_first else work()
 
 
 def finish() -> None:

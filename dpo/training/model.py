@@ -1,11 +1,10 @@
 """Loading the policy, its reference and the tokenizer that is saved with them."""
 
-__all__ = ["load_model", "load_tokenizer_for", "resolve_attention"]
+__all__ = ["load_model", "load_tokenizer_for", "stop_at"]
 
-import importlib.util
 from typing import Any
 
-import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from dpo.data.pipeline import PreparedData
@@ -14,38 +13,6 @@ from dpo.training.config import TrainingConfig
 
 NUM_CHECKED_PAIRS = 8
 """Pairs whose prompt ids are compared with transformers' own."""
-
-
-def resolve_attention(wanted: str, *, half_precision: bool) -> str | None:
-    """The attention to load a model with; None leaves it to transformers, which takes SDPA where the model has it.
-
-    Args:
-        wanted: "auto", or a name that transformers knows.
-        half_precision: Whether activations are float16 or bfloat16, all that flash attention computes in.
-
-    Raises:
-        ModelError: flash attention is asked for and cannot run here.
-    """
-    has_cuda = torch.cuda.is_available()
-    has_package = importlib.util.find_spec("flash_attn") is not None
-    if wanted == "auto":
-        return "flash_attention_2" if has_cuda and has_package and half_precision else None
-    if wanted == "flash_attention_2":
-        lacking = [
-            what
-            for what, is_there in (
-                ("a CUDA device", has_cuda),
-                ("the package flash-attn (pip install -r requirements-gpu.txt)", has_package),
-                ("--bf16 or --fp16", half_precision),
-            )
-            if not is_there
-        ]
-        if lacking:
-            raise ModelError(
-                f"--attn_implementation flash_attention_2 needs {', '.join(lacking)}.\n"
-                "  requirements-gpu.txt says how to install it; --attn_implementation auto does without."
-            )
-    return wanted
 
 
 def load_model(
@@ -58,17 +25,26 @@ def load_model(
     Raises:
         ModelError: it cannot be loaded.
     """
-    attention = resolve_attention(config.attn_implementation, half_precision=bool(config.bf16 or config.fp16))
-    options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
-    try:
-        loaded = AutoModelForCausalLM.from_pretrained(
+
+    def load(attention: str | None) -> PreTrainedModel:
+        options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+        return AutoModelForCausalLM.from_pretrained(
             model,
             revision=config.model_revision,
             dtype=config.dtype,
             trust_remote_code=config.trust_remote_code,
             **options,
         )
-    except (ImportError, OSError, ValueError) as error:
+
+    try:
+        try:
+            loaded = load(config.attention)
+        except ValueError as error:
+            # An architecture without flash attention. Where it was our choice, transformers makes another.
+            if config.attn_implementation != "auto" or "attention" not in str(error).lower():
+                raise
+            loaded = load(None)
+    except (ImportError, OSError, SafetensorError, ValueError) as error:
         raise ModelError(f"--model_name_or_path {model}: cannot be loaded: {error}") from error
     if added_tokens and len(tokenizer) > loaded.get_input_embeddings().num_embeddings:
         set_seed(config.seed)  # new rows are drawn from the others' distribution, the same for policy and reference
@@ -82,9 +58,14 @@ def load_tokenizer_for(model: str, config: TrainingConfig, prepared: PreparedDat
     Raises:
         TokenizerError: it would give a prompt other ids than those that were prepared.
     """
-    tokenizer = AutoTokenizer.from_pretrained(
-        model, revision=config.model_revision, trust_remote_code=config.trust_remote_code
-    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            model, revision=config.model_revision, trust_remote_code=config.trust_remote_code
+        )
+    except (ImportError, OSError, ValueError) as error:
+        raise TokenizerError(
+            f"--model_name_or_path {model}: transformers cannot load the tokenizer: {error}"
+        ) from error
     if prepared.added_tokens:
         tokenizer.add_special_tokens({"extra_special_tokens": list(prepared.added_tokens)})
     if tokenizer.pad_token is None:

@@ -38,17 +38,17 @@ class SampleAnswers(TrainerCallback):
         self.after: list[str] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.before = self.answer(kwargs["model"])
+        self.before = self.answer(kwargs["model"], args.device)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.after = self.answer(kwargs["model"])
+        self.after = self.answer(kwargs["model"], args.device)
 
-    def answer(self, model: PreTrainedModel) -> list[str]:
+    def answer(self, model: PreTrainedModel, device: torch.device) -> list[str]:
         was_training = model.training
         model.eval()
         answers = []
         for pair in self.pairs:
-            prompt_ids = torch.tensor([pair["prompt_ids"]], device=model.device)
+            prompt_ids = torch.tensor([pair["prompt_ids"]], device=device)
             with torch.no_grad():
                 ids = model.generate(
                     prompt_ids,

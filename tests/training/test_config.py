@@ -1,9 +1,11 @@
 """Flags: defaults, YAML, derived batches, refusals."""
 
 import pytest
+import yaml
 
 from dpo.errors import ConfigError
-from dpo.training.config import TrainingConfig, derive_batches, parse_flags, resolved_flags
+from dpo.training.config import TrainingConfig, derive_batches
+from dpo.training.flags import parse_flags, resolved_flags
 
 REQUIRED = ["--datasets", "nectar", "--model_name_or_path", "m", "--output_dir", "out"]
 
@@ -25,6 +27,8 @@ def training_config(*flags: str) -> TrainingConfig:
         ({"per_device": 1, "accumulation": 4}, 1, (4, 1, 4)),
         ({"accumulation": 4}, 2, (8, 1, 4)),
         ({"per_device": 8}, 1, (32, 8, 4)),
+        ({}, 3, (33, 1, 11)),
+        ({}, 64, (64, 1, 1)),
     ],
 )
 def test_what_is_left_open_of_the_batch_is_derived(given, world_size, expected):
@@ -36,7 +40,6 @@ def test_what_is_left_open_of_the_batch_is_derived(given, world_size, expected):
     ("given", "world_size", "nearest"),
     [
         ({"global_batch_size": 32}, 3, "30 and 33"),
-        ({}, 5, "30 and 35"),
         ({"global_batch_size": 10, "per_device": 4}, 1, "8 and 12"),
         ({"global_batch_size": 2}, 4, "are 4"),
     ],
@@ -84,17 +87,15 @@ def test_a_yaml_file_is_the_same_flags_and_the_command_line_goes_before_it(tmp_p
 
 
 def test_the_resolved_configuration_resolves_to_itself(tmp_path):
-    import yaml
-
-    data, flags = parse_flags([*REQUIRED, "--global_batch_size", "8", "--max_prompt_length", "100"])
+    data, flags = parse_flags(
+        [*REQUIRED, "--global_batch_size", "8", "--max_prompt_length", "100", "--validation_split", "0.1"]
+    )
     config = TrainingConfig(**flags)
-    config.for_data(has_eval=True)
     written = resolved_flags(data, config)
     file = tmp_path / "resolved.yaml"
     file.write_text(yaml.safe_dump(written))
     again_data, again_flags = parse_flags(["--config", str(file)])
     again = TrainingConfig(**again_flags)
-    again.for_data(has_eval=True)
     assert again_data == data
     assert resolved_flags(again_data, again) == written
 
@@ -127,6 +128,12 @@ def test_the_launchers_local_rank_is_accepted():
         (["--lr_scheduler_type", "nonsense"], "invalid choice"),
         (["--save_strategy", "nonsense"], "nonsense"),
         (["--deepspeed", "missing.json"], "cannot be read"),
+        (["--loss_type", "dpo"], "unknown loss 'dpo'"),
+        (["--loss_type", "exo_pair"], "label_smoothing above 0"),
+        (["--f_divergence_type", "kl"], "unknown divergence"),
+        (["--f_alpha_divergence_coef", "0.7"], "alpha_divergence alone"),
+        (["--resume_from_checkpoint", "missing"], "no such folder"),
+        (["--resume_from_checkpoint", "latest"], "holds no checkpoint"),
     ],
 )
 def test_what_would_be_ignored_or_is_wrong_is_refused(flags, message):
@@ -152,18 +159,47 @@ def test_wandb_is_on_when_its_project_is_set(monkeypatch):
 
 
 def test_evaluation_follows_the_held_out_pairs():
-    config = training_config()
-    config.for_data(has_eval=True)
+    config = training_config("--validation_split", "0.1")
     assert (config.eval_strategy, config.eval_steps, config.eval_on_start) == ("steps", 0.25, True)
-    config = training_config("--eval_strategy", "epoch", "--eval_on_start", "false")
-    config.for_data(has_eval=True)
+    config = training_config("--eval_datasets", "triplets", "--eval_strategy", "epoch", "--eval_on_start", "false")
     assert (config.eval_strategy, config.eval_on_start) == ("epoch", False)
     config = training_config()
-    config.for_data(has_eval=False)
     assert (config.eval_strategy, config.eval_on_start) == ("no", False)
 
 
 def test_evaluation_of_nothing_is_refused():
-    config = training_config("--eval_strategy", "steps")
     with pytest.raises(ConfigError, match="nothing is held out"):
-        config.for_data(has_eval=False)
+        training_config("--eval_strategy", "steps")
+
+
+def test_an_unquoted_no_in_yaml_is_no(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("validation_split: 0.1\neval_strategy: no\nsave_strategy: no\n")
+    config = training_config("--config", str(file))
+    assert (config.eval_strategy, config.save_strategy) == ("no", "no")
+
+
+def test_the_best_model_can_be_kept():
+    config = training_config("--validation_split", "0.1", "--load_best_model_at_end", "--save_steps", "0.25")
+    assert config.load_best_model_at_end and config.metric_for_best_model == "loss"
+
+
+def test_a_home_in_a_path_is_expanded_before_it_is_checked(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "train_results.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds a finished run"):
+        training_config("--output_dir", "~/out")
+
+
+def test_the_last_checkpoint_is_found(tmp_path):
+    for step in (2, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    config = training_config("--output_dir", str(tmp_path), "--resume_from_checkpoint", "latest")
+    assert config.resume_from_checkpoint == str(tmp_path / "checkpoint-10")
+
+
+def test_a_deepspeed_configuration_can_stand_in_the_yaml_file(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("use_cpu: true\ndeepspeed: {zero_optimization: {stage: 2}}\nreport_to: [none]\n")
+    assert training_config("--config", str(file)).deepspeed == {"zero_optimization": {"stage": 2}}

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from dpo.errors import ConfigError
-from dpo.training.config import TrainingConfig, parse_flags
+from dpo.training.config import TrainingConfig
 from dpo.training.deepspeed_config import load_deepspeed_config
+from dpo.training.flags import parse_flags
 
 from .conftest import ROOT
 
@@ -54,13 +55,17 @@ def test_a_file_that_is_no_json_object_is_refused(text, tmp_path):
         (
             {"train_micro_batch_size_per_gpu": 4},
             ["--per_device_train_batch_size", "1"],
-            "train_micro_batch_size_per_gpu=4, but --per_device_train_batch_size=1",
+            "train_micro_batch_size_per_gpu=4, but the flags give per_device_train_batch_size=1",
         ),
-        ({"gradient_clipping": 0.5}, ["--max_grad_norm", "1.0"], "gradient_clipping=0.5, but --max_grad_norm=1.0"),
+        (
+            {"gradient_clipping": 0.5},
+            ["--max_grad_norm", "1.0"],
+            "gradient_clipping=0.5, but the flags give max_grad_norm=1.0",
+        ),
         (
             {"optimizer": {"type": "AdamW", "params": {"lr": 1e-3}}},
             ["--learning_rate", "1e-6"],
-            "optimizer.params.lr=0.001, but --learning_rate=1e-06",
+            "optimizer.params.lr=0.001, but the flags give learning_rate=1e-06",
         ),
     ],
 )

@@ -1,49 +1,19 @@
-"""Attention, dtype, embeddings and the tokenizer that is saved."""
+"""Dtype, embeddings and the tokenizer that is saved."""
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import dpo.training.model as model_module
 from dpo.data.config import DataConfig
 from dpo.data.pipeline import prepare
 from dpo.data.tokenization import load_tokenizer
 from dpo.errors import ModelError, TokenizerError
 from dpo.training.config import TrainingConfig
-from dpo.training.model import load_model, load_tokenizer_for, resolve_attention, stop_at
+from dpo.training.model import load_model, load_tokenizer_for, stop_at
 
 
 def config_for(model, tmp_path, **options) -> TrainingConfig:
     return TrainingConfig(model_name_or_path=str(model), output_dir=str(tmp_path / "out"), **options)
-
-
-def pretend(monkeypatch, *, cuda: bool, package: bool) -> None:
-    """A mock of what this machine lacks: a CUDA device and flash-attn."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(model_module.importlib.util, "find_spec", lambda name: object() if package else None)
-
-
-@pytest.mark.parametrize(
-    ("cuda", "package", "half", "expected"),
-    [
-        (True, True, True, "flash_attention_2"),
-        (True, True, False, None),
-        (True, False, True, None),
-        (False, True, True, None),
-        (False, False, False, None),
-    ],
-)
-def test_auto_takes_flash_attention_where_it_can_run(monkeypatch, cuda, package, half, expected):
-    pretend(monkeypatch, cuda=cuda, package=package)
-    assert resolve_attention("auto", half_precision=half) == expected
-
-
-@pytest.mark.parametrize("cuda", [True, False])
-def test_flash_attention_asked_for_and_not_there_names_the_requirements(monkeypatch, cuda):
-    pretend(monkeypatch, cuda=cuda, package=False)
-    with pytest.raises(ModelError, match=r"requirements-gpu\.txt") as error:
-        resolve_attention("flash_attention_2", half_precision=True)
-    assert ("CUDA" in str(error.value)) is not cuda
 
 
 def test_auto_is_sdpa_on_a_cpu(tiny_model, tmp_path):

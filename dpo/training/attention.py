@@ -1,0 +1,41 @@
+"""Which attention a model is loaded with."""
+
+__all__ = ["resolve_attention"]
+
+import importlib.util
+
+import torch
+
+from dpo.errors import ModelError
+
+
+def resolve_attention(wanted: str, *, half_precision: bool) -> str | None:
+    """The attention to load a model with; None leaves it to transformers, which takes SDPA where the model has it.
+
+    Args:
+        wanted: "auto", or a name that transformers knows.
+        half_precision: Whether activations are float16 or bfloat16, all that flash attention computes in.
+
+    Raises:
+        ModelError: flash attention is asked for and cannot run here.
+    """
+    has_cuda = torch.cuda.is_available()
+    has_package = importlib.util.find_spec("flash_attn") is not None
+    if wanted == "auto":
+        return "flash_attention_2" if has_cuda and has_package and half_precision else None
+    if wanted.startswith("flash_attention"):
+        lacking = [
+            what
+            for what, is_there in (
+                ("a CUDA device", has_cuda),
+                ("the package flash-attn (pip install -r requirements-gpu.txt)", has_package),
+                ("--bf16 or --fp16", half_precision),
+            )
+            if not is_there
+        ]
+        if lacking:
+            raise ModelError(
+                f"--attn_implementation {wanted} needs {', '.join(lacking)}.\n"
+                "  requirements-gpu.txt says how to install it; --attn_implementation auto does without."
+            )
+    return wanted

@@ -1,0 +1,92 @@
+"""The command line of a run: the data's flags, ours, TRL's and transformers' in one parser, or in one YAML file."""
+
+__all__ = ["parse_flags", "resolved_flags"]
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import HfArgumentParser
+
+from dpo.data.config import DataConfig
+from dpo.errors import ConfigError
+from dpo.flags import FlagParser, add_fields, check_flags, flag_names, yaml_to_argv
+from dpo.training.config import REFUSED, TrainingConfig
+
+OWN_FLAGS = [
+    *DataConfig.model_fields,
+    *(f.name for f in dataclasses.fields(TrainingConfig) if f.init and f.name in TrainingConfig.__annotations__),
+    *("output_dir", "learning_rate", "beta", "loss_type", "save_steps"),
+]
+"""What an error lists. TRL's and transformers' other flags are known as well, too many to read."""
+
+
+class MainParser(FlagParser, HfArgumentParser):
+    """The flags of TrainingConfig, with errors as ConfigErrors."""
+
+
+def make_parser() -> MainParser:
+    # DPOConfig has a seed as well; DataConfig's comes later and wins, for both.
+    parser = MainParser(  # type: ignore[misc]
+        TrainingConfig,  # type: ignore[arg-type]
+        prog="main.py",
+        description="Preference tuning with DPO: raw preference rows in, an aligned model out.",
+        allow_abbrev=False,
+        conflict_handler="resolve",
+    )
+    parser.add_argument("--config", type=Path, help="YAML file of flags; the command line goes before it.")
+    add_fields(parser, DataConfig, "data")
+    return parser
+
+
+def parse_flags(argv: list[str]) -> tuple[DataConfig, dict[str, Any]]:
+    """Read a command line, and the YAML file it names.
+
+    Returns:
+        The data's part, checked, and the keyword arguments of TrainingConfig, which starts devices when built.
+
+    Raises:
+        ConfigError: a flag is unknown, or a value is wrong.
+    """
+    parser = make_parser()
+    config_only = FlagParser(prog="main.py", add_help=False, allow_abbrev=False)
+    config_only.add_argument("--config", type=Path)
+    file = config_only.parse_known_args(argv)[0].config
+    positive = [name for name in flag_names(parser) if not name.startswith("no_")]
+    written = yaml_to_argv(file, positive, shown=OWN_FLAGS) if file else []
+    namespace, unknown = parser.parse_known_args([*written, *argv])
+    check_flags(parser, unknown, shown=OWN_FLAGS)
+    values = vars(namespace)
+    data = DataConfig.from_flags({name: values[name] for name in DataConfig.model_fields})
+    training = {f.name: values[f.name] for f in dataclasses.fields(TrainingConfig) if f.init}
+    return data, training | evaluation_flags(training, holds_out=bool(data.eval_datasets or data.validation_split))
+
+
+def evaluation_flags(flags: dict[str, Any], *, holds_out: bool) -> dict[str, Any]:
+    """When to evaluate: as the user said, else before the first step and four times on the way.
+
+    Raises:
+        ConfigError: evaluation was asked for and nothing is held out.
+    """
+    strategy, steps, on_start = flags["eval_strategy"], flags["eval_steps"], flags["eval_on_start"]
+    if not holds_out:
+        if strategy not in (None, "no") or on_start:
+            raise ConfigError(
+                "evaluation is asked for, but nothing is held out.\n"
+                "  Pass --validation_split 0.05 or --eval_datasets ADAPTER=SOURCE."
+            )
+        return {}
+    return {
+        "eval_strategy": strategy or "steps",
+        "eval_steps": 0.25 if steps is None else steps,
+        "eval_on_start": True if on_start is None else on_start,
+    }
+
+
+def resolved_flags(data: DataConfig, training: TrainingConfig) -> dict[str, Any]:
+    """Every flag with the value the run used, to be written down and passed as --config again."""
+    flags = json.loads(training.to_json_string())
+    flags |= {"deepspeed": training.deepspeed_file, "local_rank": None, "hub_token": None}
+    known = {f.name for f in dataclasses.fields(TrainingConfig) if f.init} - REFUSED.keys()
+    return {name: value for name, value in flags.items() if name in known} | data.model_dump(mode="json")

@@ -1,0 +1,133 @@
+"""Bad input: a clear message, exit code 2, no traceback, nothing half-written."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+from tokenizers import Tokenizer
+
+from .conftest import ROOT
+
+spec = importlib.util.spec_from_file_location("main_script", ROOT / "main.py")
+assert spec is not None and spec.loader is not None
+main_script = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(main_script)
+
+
+@pytest.fixture
+def fail(tiny_model, rows, tmp_path, monkeypatch, capsys):
+    """Runs main.py with bad flags, checks how it ends, and returns what it said."""
+
+    def run(*flags: str) -> str:
+        monkeypatch.setenv("DPO_CACHE", str(tmp_path / "cache"))
+        output_dir = tmp_path / "out"
+        good = ["--datasets", f"triplets={rows}", "--model_name_or_path", str(tiny_model), "--output_dir"]
+        monkeypatch.setattr(sys, "argv", ["main.py", *good, str(output_dir), *flags])
+        before = sorted(tmp_path.rglob("*"))
+        assert main_script.main() == 2
+        written = [path for path in tmp_path.rglob("*") if path not in before and "cache" not in str(path)]
+        assert written == []
+        assert not list((tmp_path / "cache").rglob(".*")), "no half of a preparation is kept"
+        said = capsys.readouterr().err
+        assert said.split("\r")[-1].lstrip().startswith("error: "), "behind a progress bar at most"
+        assert "Traceback" not in said
+        return said
+
+    return run
+
+
+def test_an_unknown_adapter(fail):
+    said = fail("--datasets", "nectarine")
+    assert "unknown adapter 'nectarine'" in said and "nectar, orca_dpo_pairs" in said
+
+
+def test_an_unknown_template(fail):
+    said = fail("--template", "chatlm")
+    assert "unknown template 'chatlm'" in said and "chatml, llama3, mistral, model, zephyr" in said
+
+
+def test_an_unknown_flag(fail):
+    assert "--max_length" in fail("--max_lenght", "100")
+
+
+def test_a_missing_file(fail, tmp_path):
+    assert "there is no file or folder" in fail("--datasets", f"triplets={tmp_path}/none.jsonl")
+
+
+def test_a_file_that_is_no_json_names_the_line(fail, tmp_path):
+    file = tmp_path / "bad.jsonl"
+    file.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n{"prompt": "a", \n')
+    assert "bad.jsonl, line 2" in fail("--datasets", f"triplets={file}")
+
+
+def test_a_source_without_the_adapters_columns(fail, tmp_path):
+    file = tmp_path / "other.jsonl"
+    file.write_text(json.dumps({"question": "a", "answer": "b"}))
+    said = fail("--datasets", f"triplets={file}")
+    assert "expected by 'triplets': chosen, rejected" in said and "found: answer, question" in said
+
+
+def test_a_tokenizer_without_the_templates_control_tokens(fail):
+    said = fail("--template", "llama3")
+    assert "<|eot_id|>" in said and "--add_control_tokens" in said
+
+
+def test_a_template_model_that_the_tokenizer_does_not_have(fail):
+    assert "brings no chat template" in fail("--template", "model")
+
+
+def test_a_prompt_bound_above_the_whole_bound(fail):
+    said = fail("--max_prompt_length", "300", "--max_length", "200")
+    assert "--max_prompt_length 300 is above --max_length 200" in said
+
+
+def test_nothing_kept_shows_the_table(fail):
+    said = fail("--max_length", "3")
+    assert "24 too_long" in said and "kept" in said
+
+
+def test_a_hub_that_cannot_be_reached(fail, monkeypatch):
+    import datasets.config
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    said = fail("--datasets", "nectar")
+    assert "berkeley-nest/Nectar" in said and "ADAPTER=path/to/rows.jsonl" in said
+
+
+def test_a_model_folder_that_is_missing(fail, tmp_path):
+    assert "there is no such folder" in fail("--model_name_or_path", str(tmp_path / "none"))
+
+
+def test_a_folder_with_a_tokenizer_and_no_model(fail, tiny_model, tmp_path):
+    folder = tmp_path / "half"
+    folder.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_text((tiny_model / name).read_text())
+    assert Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert "cannot be loaded" in fail("--model_name_or_path", str(folder))
+
+
+def test_an_output_dir_that_holds_a_finished_run(fail, tmp_path):
+    done = tmp_path / "done"
+    done.mkdir()
+    (done / "train_results.json").write_text("{}")
+    assert "--overwrite_output_dir" in fail("--output_dir", str(done))
+
+
+def test_flash_attention_that_is_not_there(fail):
+    assert "requirements-gpu.txt" in fail("--attn_implementation", "flash_attention_2")
+
+
+def test_a_missing_config_file(fail, tmp_path):
+    assert "cannot be read" in fail("--config", str(tmp_path / "none.yaml"))
+
+
+def test_the_script_itself_exits_with_2(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), "--datasets", "nectarine"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
