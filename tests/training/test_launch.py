@@ -77,6 +77,7 @@ def test_a_run_ends_with_a_whole_output_dir(launcher, launch: Launch, tiny_model
     assert train_losses(output_dir)[0] == pytest.approx(LOG_2, abs=1e-4)
     assert "24    24  none" in done.stdout
     assert f"global batch: 4 pairs = 1 at once x {world_size} device(s) x {4 // world_size} accumulation" in done.stdout
+    assert not (tmp_path / "wandb").exists(), "Weights & Biases is off where no project is set"
 
 
 def test_swapping_the_json_changes_the_zero_stage_and_not_the_losses(launch: Launch, tiny_model, rows, tmp_path):
@@ -138,12 +139,6 @@ def test_weights_and_biases_is_on_when_its_project_is_set(launch: Launch, tiny_m
         metrics |= {item.key or "/".join(item.nested_key) for item in record.history.item}
     assert "preferences" in projects
     assert {"train/loss", "train/rewards/margins", "eval/rewards/accuracies", "eval/loss"} <= metrics
-
-
-def test_without_a_project_weights_and_biases_is_off(launch: Launch, tiny_model, rows, tmp_path):
-    done = launch(["python"], *short_run(tiny_model, rows, tmp_path / "out"))
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert not (tmp_path / "wandb").exists()
 
 
 def test_a_run_resumed_from_its_checkpoint_ends_like_one_that_was_not_interrupted(
