@@ -46,7 +46,7 @@ class DataConfig(BaseModel):
         default=False,
         description="Add the template's control tokens to a tokenizer that lacks them, and resize the embeddings.",
     )
-    seed: int = Field(default=42, description="Seed of every random choice.")
+    seed: int = Field(default=42, ge=0, lt=2**32, description="Seed of every random choice.")
 
     @classmethod
     def from_flags(cls, values: Mapping[str, Any]) -> "DataConfig":

@@ -50,7 +50,6 @@ class PairEncoder:
         special_tokens_in_text: str = "drop",
         add_control_tokens: bool = False,
     ) -> None:
-        self.tokenizer = tokenizer
         self.special_tokens_in_text = special_tokens_in_text
         self.added_tokens = [token for token in template.control_tokens if not tokenizer.is_one_id(token)]
         if self.added_tokens and not add_control_tokens:
@@ -60,10 +59,10 @@ class PairEncoder:
                 "  Pass --add_control_tokens to add them and resize the embeddings, or choose another --template"
                 + (" such as 'model', the tokenizer's own." if tokenizer.chat_template else ".")
             )
-        tokenizer.add_control_tokens(self.added_tokens)
+        self.tokenizer = tokenizer.with_control_tokens(self.added_tokens)
         self.template = self._with_bos_if_wanted(template)
         self.end_of_turn = self._find_end_of_turn()
-        self.end_of_turn_id = tokenizer.token_id(self.end_of_turn)
+        self.end_of_turn_id = self.tokenizer.token_id(self.end_of_turn)
 
     def encode(self, preferences: Sequence[Preference]) -> list[EncodedPair | Drop]:
         """Ids of each preference, or why it has none, in order.
@@ -117,7 +116,7 @@ class PairEncoder:
             else:
                 # A merge across the boundary: at inference the prompt's own ids come first, so they do here.
                 shifted = True
-                (completion,) = self.tokenizer.encode([text[len(texts[0]) :]])
+                completion = self.tokenizer.encode_continuation(text[len(texts[0]) :])
             end = last_index(completion, self.end_of_turn_id)
             if end is None:
                 return Drop("no_end_token", f"the answer does not end in {self.end_of_turn}")

@@ -99,7 +99,7 @@ def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) 
 
     Args:
         config: What to read and what to keep.
-        tokenizer: The model's tokenizer. Given the template's control tokens where the user asked for it.
+        tokenizer: The model's tokenizer.
         progress: Whether to show a bar.
 
     Raises:
@@ -108,7 +108,6 @@ def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) 
     sources = [parse_source(spec) for spec in config.datasets]
     eval_sources = [parse_source(spec) for spec in config.eval_datasets]
     template = load_template(config.template, own=tokenizer.chat_template, special_tokens=tokenizer.special_tokens)
-    tokenizer_fingerprint = tokenizer.fingerprint()  # before the encoder may add tokens
     encoder = PairEncoder(
         template,
         tokenizer,
@@ -122,7 +121,7 @@ def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) 
         "sources": [source.fingerprint() for source in [*sources, *eval_sources]],
         "template": template.source,
         "rendered": encoder.render_probe(),  # some templates write today's date
-        "tokenizer": tokenizer_fingerprint,
+        "tokenizer": tokenizer.fingerprint(),
     }
 
     def build(folder: Path) -> None:

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ class Source:
             return True
         block, place = divmod(row_number, SAMPLING_BLOCK)
         turn = block * SAMPLING_BLOCK + shuffled_block(f"{seed}:{self.spec}:{block}")[place]
-        return int((turn + 1) * self.fraction) > int(turn * self.fraction)
+        share = Fraction(str(self.fraction))  # the decimal that was written: 100 * 0.29 is 28.999... as a float
+        return int((turn + 1) * share) > int(turn * share)
 
 
 @lru_cache(maxsize=1)
@@ -92,11 +94,12 @@ def parse_source(spec: str) -> Source:
             spec=spec, adapter=adapter, hub_id=adapter.hub_id, split=split or adapter.split, fraction=fraction
         )
     adapter = get_adapter(name)
-    if Path(location).exists():
+    if location and Path(location).exists():
         return Source(spec=spec, adapter=adapter, files=list_files(Path(location)), fraction=fraction)
-    hub_id, _, split = location.rpartition(":") if ":" in location else (location, "", "")
-    if split and Path(hub_id).is_dir():
-        return Source(spec=spec, adapter=adapter, files=list_files(Path(hub_id), split), fraction=fraction)
+    folder, _, split = location.rpartition(":")
+    if folder and Path(folder).is_dir():
+        return Source(spec=spec, adapter=adapter, files=list_files(Path(folder), split), fraction=fraction)
+    hub_id, _, split = location.partition(":")
     if re.fullmatch(r"[\w-]+/[\w.-]+", hub_id) and not hub_id.endswith(FORMATS):
         return Source(spec=spec, adapter=adapter, hub_id=hub_id, split=split or adapter.split, fraction=fraction)
     raise SourceError(
@@ -174,8 +177,8 @@ def decode(text: str, file: Path, first_line: int) -> Any:
             f"{file}, line {line}, column {error.colno}: no JSON: {error.msg}, found {found!r}.\n"
             "  Expected one JSON object a line, or one array of objects."
         ) from error
-    except RecursionError as error:
-        raise SourceError(f"{file}, line {first_line}: JSON is nested too deeply to be a row") from error
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
+        raise SourceError(f"{file}, line {first_line}: JSON that cannot be read as a row: {error}") from error
 
 
 def read_csv(file: Path) -> Iterator[dict[str, str]]:

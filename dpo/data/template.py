@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
+import jinja2.nodes
 import jinja2.sandbox
 
 from dpo.errors import TemplateError, unknown_name
@@ -115,8 +116,9 @@ class AssistantTracker(jinja2.ext.Extension):
     tags = {"generation"}  # noqa: RUF012 - jinja declares it as an instance variable
 
     def parse(self, parser: Any) -> Any:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.Scope(body).set_lineno(line)  # what is set inside stays inside, as there
 
 
 def load_template(
@@ -140,9 +142,9 @@ def load_template(
             )
         source = own
     elif name in list_templates():
-        source = list_templates()[name].read_text(encoding="utf-8")
+        source = read_template(list_templates()[name])
     elif Path(name).is_file():
-        source = Path(name).read_text(encoding="utf-8")
+        source = read_template(Path(name))
     else:
         raise TemplateError(
             unknown_name("template", name, [*list_templates(), "model"]) + ", or a path to a .jinja file"
@@ -150,6 +152,13 @@ def load_template(
     template = Template(name=name, source=source, special_tokens=special_tokens)
     template._compiled  # noqa: B018 - a syntax error shows here, before any row is read
     return template
+
+
+def read_template(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TemplateError(f"template {file}: cannot be read: {error}") from error
 
 
 def list_templates() -> dict[str, Path]:

@@ -5,7 +5,7 @@ __all__ = ["Tokenizer", "load_tokenizer"]
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,24 @@ class Tokenizer:
         """Ids of texts that hold all their control tokens already: nothing is added."""
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    def add_control_tokens(self, tokens: Sequence[str]) -> None:
-        """Give new ids, at the vocabulary's end, to control tokens it lacks."""
-        self.backend.add_special_tokens([tokenizers.AddedToken(token, special=True) for token in tokens])
-        self.__dict__.pop("control_literals", None)
+    def encode_continuation(self, text: str) -> list[int]:
+        """Ids of a text that follows another.
+
+        By itself, its first word would be taken for the start of a text by tokenizers that mark words ("Neon" becomes
+        "\u2581Neon"), so it is encoded behind a line break, whose ids are then taken away.
+        """
+        (line_break,), (ids,) = self.encode(["\n"]), self.encode(["\n" + text])
+        if ids[: len(line_break)] == line_break:
+            return ids[len(line_break) :]
+        return self.encode([text])[0]
+
+    def with_control_tokens(self, tokens: Sequence[str]) -> "Tokenizer":
+        """The same tokenizer with new ids, at the vocabulary's end, for control tokens that it lacks."""
+        if not tokens:
+            return self
+        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        backend.add_special_tokens([tokenizers.AddedToken(token, special=True) for token in tokens])
+        return replace(self, backend=backend)
 
     def fingerprint(self) -> str:
         """Changes with the vocabulary, its settings, the named tokens or the template."""
@@ -82,6 +96,8 @@ def load_tokenizer(model: str, *, revision: str | None = None, trust_remote_code
     config = read_json(find_file(model, "tokenizer_config.json", revision))
     legacy = read_json(find_file(model, "special_tokens_map.json", revision, optional=True))
     named = {name: token_text(config.get(name, legacy.get(name))) for name in NAMED_TOKENS}
+    extra = config.get("extra_special_tokens")
+    named |= {name: token_text(token) for name, token in extra.items()} if isinstance(extra, dict) else {}
     if named["eos_token"] is None:
         # Some configurations leave their named tokens to the defaults of a class that only transformers knows.
         return load_with_transformers(model, revision, trust_remote_code)
@@ -151,7 +167,10 @@ def read_chat_template(model: str, revision: str | None, config: dict[str, Any])
     """The default chat template: a file of its own goes before an entry in the configuration."""
     file = find_file(model, "chat_template.jinja", revision, optional=True)
     if file is not None:
-        return file.read_text(encoding="utf-8")
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise TokenizerError(f"{file}: no UTF-8: {error.reason}") from error
     template = config.get("chat_template")
     if isinstance(template, list):
         return next((entry["template"] for entry in template if entry.get("name") == "default"), None)

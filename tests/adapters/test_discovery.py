@@ -1,0 +1,64 @@
+"""Finding adapters: a file in the folder is enough, and two of one name are refused."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dpo.adapters
+from dpo.adapters import find_adapters, get_adapter
+from dpo.errors import AdapterError
+
+ADAPTER = """
+from dpo.adapters.base import Adapter
+from dpo.records import Drop
+
+def convert(row, options):
+    raise Drop("never")
+
+ADAPTER = Adapter(name={name!r}, hub_id="org/name", split="train", columns=("a",), convert=convert, examples=())
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder whose files are found beside the package's own."""
+    monkeypatch.setattr(dpo.adapters, "__path__", [*dpo.adapters.__path__, str(tmp_path)])
+    find_adapters.cache_clear()
+    yield tmp_path
+    monkeypatch.undo()
+    find_adapters.cache_clear()
+
+
+def test_a_file_in_the_folder_is_an_adapter(folder: Path) -> None:
+    (folder / "zz_new.py").write_text(ADAPTER.format(name="zz_new"))
+    assert "nectar" in find_adapters()
+    assert get_adapter("zz_new").columns == ("a",)
+
+
+def test_two_adapters_of_one_name_are_refused_with_both_files(folder: Path) -> None:
+    (folder / "zz_second.py").write_text(ADAPTER.format(name="nectar"))
+    with pytest.raises(AdapterError) as caught:
+        find_adapters()
+    assert "two adapters are named 'nectar'" in str(caught.value)
+    assert "dpo.adapters.nectar" in str(caught.value)
+    assert "dpo.adapters.zz_second" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "ADAPTER = 'nectar'\n"])
+def test_a_file_without_an_adapter_is_refused(folder: Path, text: str) -> None:
+    name = f"zz_empty_{len(text)}"
+    (folder / f"{name}.py").write_text(text)
+    with pytest.raises(AdapterError, match=f"{name}.py defines no ADAPTER"):
+        find_adapters()
+
+
+def test_an_unknown_adapter_lists_what_there_is() -> None:
+    with pytest.raises(AdapterError) as caught:
+        get_adapter("ultrafeedbck")
+    assert str(caught.value).startswith("unknown adapter 'ultrafeedbck'. Did you mean ultrafeedback?\n")
+    assert "nectar, orca_dpo_pairs, triplets, ultrafeedback" in str(caught.value)
+
+
+def test_the_contract_itself_is_no_adapter() -> None:
+    assert "base" not in find_adapters()

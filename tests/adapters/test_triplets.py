@@ -1,0 +1,92 @@
+"""Triplets: prompt, chosen, rejected, as text or as messages."""
+
+from typing import Any
+
+import pytest
+
+from dpo.records import Preference
+from tests.adapters.rows import check_that_malformed_rows_are_counted, convert, detail, reasons
+from tests.builders import assistant, pair, system, user
+
+USER = {"role": "user", "content": "Name a noble gas."}
+NEON = {"role": "assistant", "content": "Neon."}
+OXYGEN = {"role": "assistant", "content": "Oxygen."}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen."},
+        {"prompt": [USER], "chosen": [NEON], "rejected": [OXYGEN]},
+        {"prompt": [USER], "chosen": "Neon.", "rejected": [OXYGEN]},
+        {"prompt": "Name a noble gas.", "chosen": [NEON], "rejected": "Oxygen."},
+        {"chosen": [USER, NEON], "rejected": [USER, OXYGEN]},
+        {"prompt": None, "chosen": [USER, NEON], "rejected": [USER, OXYGEN]},
+        {"prompt": [], "chosen": [USER, NEON], "rejected": [USER, OXYGEN]},
+    ],
+    ids=["text", "messages", "text chosen", "text rejected", "prompt within", "null prompt", "no turns"],
+)
+def test_every_form_gives_the_same_pair(row: dict[str, Any]) -> None:
+    assert convert("triplets", row) == [pair("Name a noble gas.", "Neon.", "Oxygen.")]
+
+
+@pytest.mark.parametrize("prompt", ["Name a noble gas.", [USER]], ids=["text", "messages"])
+def test_a_prompt_that_the_answers_hold_too_is_taken_once(prompt: Any) -> None:
+    row = {"prompt": prompt, "chosen": [USER, NEON], "rejected": [USER, OXYGEN]}
+    assert convert("triplets", row) == [pair("Name a noble gas.", "Neon.", "Oxygen.")]
+
+
+def test_turns_of_the_prompt_stand_before_those_of_the_answers() -> None:
+    row = {
+        "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi!"}],
+        "chosen": [{"role": "assistant", "content": "Hello."}, USER, NEON],
+        "rejected": [{"role": "assistant", "content": "Hello."}, USER, OXYGEN],
+    }
+    (preference,) = convert("triplets", row)
+    assert isinstance(preference, Preference)
+    assert preference.prompt == (system("Be brief."), user("Hi!"), assistant("Hello."), user("Name a noble gas."))
+
+
+def test_scores_are_read_where_they_are_given() -> None:
+    row = {"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen.", "score_chosen": 2}
+    assert convert("triplets", row) == [pair("Name a noble gas.", "Neon.", "Oxygen.", score_chosen=2.0)]
+
+
+def test_answers_to_different_conversations_are_dropped() -> None:
+    row = {"chosen": [USER, NEON], "rejected": [{"role": "user", "content": "Name a metal."}, OXYGEN]}
+    assert reasons("triplets", row) == ["prompts_differ"]
+    assert reasons("triplets", {"chosen": [USER, NEON], "rejected": "Oxygen."}) == ["prompts_differ"]
+
+
+@pytest.mark.parametrize("prompt", [None, []])
+def test_answers_without_any_prompt_are_an_empty_prompt(prompt: Any) -> None:
+    assert reasons("triplets", {"prompt": prompt, "chosen": "Neon.", "rejected": "Oxygen."}) == ["empty_prompt"]
+    assert reasons("triplets", {"chosen": "Neon.", "rejected": "Oxygen."}) == ["empty_prompt"]
+
+
+@pytest.mark.parametrize("column", ["chosen", "rejected"])
+@pytest.mark.parametrize("value", [None, 3, {}, ["Neon."], [USER], [], [[NEON]]])
+def test_an_answer_of_no_known_form_is_a_malformed_row(column: str, value: Any) -> None:
+    row = {"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen."} | {column: value}
+    assert reasons("triplets", row) == ["malformed_row"]
+    assert f"'{column}'" in detail("triplets", row)
+
+
+@pytest.mark.parametrize("prompt", [3, {"role": "user"}, ["Hi!"], [{"role": "user"}]])
+def test_a_prompt_of_no_known_form_is_a_malformed_row(prompt: Any) -> None:
+    assert reasons("triplets", {"prompt": prompt, "chosen": "Neon.", "rejected": "Oxygen."}) == ["malformed_row"]
+
+
+def test_a_prompt_that_ends_in_an_answer_is_dropped() -> None:
+    assert reasons("triplets", {"prompt": [USER, NEON], "chosen": "x", "rejected": "y"}) == ["prompt_not_user"]
+
+
+@pytest.mark.parametrize("column", ["chosen", "rejected"])
+def test_a_missing_answer_is_a_malformed_row(column: str) -> None:
+    row = {"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen."}
+    del row[column]
+    assert reasons("triplets", row) == ["malformed_row"]
+
+
+def test_no_malformed_row_raises_or_is_lost() -> None:
+    check_that_malformed_rows_are_counted("triplets")

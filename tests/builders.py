@@ -1,0 +1,121 @@
+"""What tests build again and again: tiny tokenizers, messages, pairs, configurations."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trainers
+
+from dpo.data.config import DataConfig
+from dpo.data.encoding import EncodedPair
+from dpo.records import Message, Preference
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLES = ROOT / "samples"
+
+CHATML = ["<|im_start|>", "<|im_end|>"]
+LLAMA3 = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
+
+SENTENCES = [
+    "Name a noble gas.",
+    "Neon is a noble gas, and so is argon.",
+    "What is the capital of Peru? The capital of Peru is Lima.",
+    "You are a helpful assistant. Answer the user in one short sentence.",
+    "system\nuser\nassistant\n",
+    "Q: Which gas?\n\nA: Neon.\n\nA:Neon A:Neon A:Neon",
+] * 4
+
+# As Llama 3 and Qwen split: words with what stands before them, and line breaks together.
+WORDS = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+
+
+def train_byte_level(special_tokens: Sequence[str]) -> tokenizers.Tokenizer:
+    r"""Byte-level BPE: special tokens first, then 256 bytes, then merges, "\n\n" among them."""
+    return tokenizers.Tokenizer.from_str(trained_byte_level(tuple(special_tokens)))
+
+
+@cache
+def trained_byte_level(special_tokens: tuple[str, ...]) -> str:
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(WORDS, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=list(special_tokens),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(SENTENCES, trainer)
+    return backend.to_str()
+
+
+def train_sentencepiece() -> tokenizers.Tokenizer:
+    """BPE with SentencePiece's conventions: ▁ for a space, one more in front, single bytes for what is unknown."""
+    backend = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    backend.train_from_iterator([sentence.replace("\n", " ") for sentence in SENTENCES], trainer)
+    content = json.loads(backend.to_str())
+    vocabulary = content["model"]["vocab"]
+    for byte in range(256):
+        vocabulary[f"<0x{byte:02X}>"] = len(vocabulary)
+    content["model"]["byte_fallback"] = True
+    backend = tokenizers.Tokenizer.from_str(json.dumps(content))
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return backend
+
+
+def put_first(backend: tokenizers.Tokenizer, bos: str) -> None:
+    """Make a tokenizer write a BOS token before every text."""
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, backend.token_to_id(bos))]
+    )
+
+
+def save_tokenizer(folder: Path, backend: tokenizers.Tokenizer, **config: Any) -> Path:
+    """Write the two files of a model's folder that hold its tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    backend.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"} | config))
+    return folder
+
+
+def system(content: str) -> Message:
+    return Message(role="system", content=content)
+
+
+def user(content: str) -> Message:
+    return Message(role="user", content=content)
+
+
+def assistant(content: str) -> Message:
+    return Message(role="assistant", content=content)
+
+
+def pair(
+    prompt: str = "Name a noble gas.", chosen: str = "Neon.", rejected: str = "Oxygen.", **more: Any
+) -> Preference:
+    """A pair whose prompt is one user turn."""
+    return Preference(prompt=(user(prompt),), chosen=chosen, rejected=rejected, **more)
+
+
+def encoded(num_prompt: int, num_chosen: int, num_rejected: int) -> EncodedPair:
+    """A pair of so many tokens."""
+    return EncodedPair(
+        preference=pair(),
+        prompt_ids=[1] * num_prompt,
+        chosen_ids=[2] * num_chosen,
+        rejected_ids=[3] * num_rejected,
+        boundary_shift=False,
+    )
+
+
+def data_config(datasets: Sequence[str] = ("triplets",), **values: Any) -> DataConfig:
+    return DataConfig(datasets=tuple(datasets), **values)

@@ -1,0 +1,55 @@
+"""The data commands."""
+
+import pytest
+
+from dpo.adapters import find_adapters
+from dpo.cli import main
+
+
+def test_adapters_shows_name_columns_source_and_a_rendered_example_of_each(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["adapters"]) == 0
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if line and not line.startswith(" ")] == list(find_adapters())
+    assert "  columns:  system, question, chosen, rejected\n" in shown
+    assert "  source:   Intel/orca_dpo_pairs, split train\n" in shown
+    assert (
+        "  prompt:\n"
+        "    <|im_start|>system\n"
+        "    Be brief.<|im_end|>\n"
+        "    <|im_start|>user\n"
+        "    Capital of Peru?<|im_end|>\n"
+        "    <|im_start|>assistant\n"
+        "  chosen:\n"
+        "    Lima.<|im_end|>\n"
+        "  rejected:\n"
+        "    Cusco.<|im_end|>\n"
+    ) in shown
+
+
+def test_an_unknown_command_exits_with_2_and_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["adaptrs"]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert "'adaptrs'" in output.err
+    assert "'adapters'" in output.err
+    assert "Traceback" not in output.err
+
+
+@pytest.mark.parametrize("argv", [[], ["adapters", "--loud"], ["adapters", "stray"]])
+def test_a_missing_command_and_unknown_arguments_exit_with_2(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_help_names_the_commands_and_the_way_to_train(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "adapters list the adapters" in shown
+    assert "main.py --config runs/demo.yaml" in shown
