@@ -3,10 +3,6 @@
 import os
 import sys
 import time
-import warnings
-
-# The libraries' notes to each other on names they will drop, several a rank, none of them a user's to mend.
-warnings.filterwarnings("ignore", category=FutureWarning, module=r"(accelerate|deepspeed|torch|transformers|trl)\.")
 
 from dpo.errors import DPOError
 from dpo.training.run import run

@@ -1,6 +1,6 @@
 """Command lines: pydantic fields as flags, a YAML file as the same flags written down."""
 
-__all__ = ["FlagParser", "add_fields", "yaml_to_argv"]
+__all__ = ["FlagParser", "add_fields", "check_flags", "flag_names", "parse_bool", "yaml_to_argv"]
 
 import argparse
 import json

@@ -4,6 +4,7 @@ __all__ = ["finish", "is_main_process", "local_main_first", "set_up"]
 
 import os
 import socket
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
@@ -29,6 +30,8 @@ def set_up(*, deepspeed: bool) -> None:
     Without a launcher: one process, on the first GPU. On a CPU: the cores shared among the ranks, and DeepSpeed's
     communication started, since zero.Init would count one rank otherwise.
     """
+    # The libraries' notes to each other on names they will drop, several a rank, none of them a user's to mend.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     launched = "LOCAL_RANK" in os.environ
     if not launched:
         # Several visible GPUs would make transformers choose nn.DataParallel.

@@ -11,7 +11,7 @@ from transformers import HfArgumentParser
 
 from dpo.data.config import DataConfig
 from dpo.errors import ConfigError
-from dpo.flags import FlagParser, add_fields, check_flags, flag_names, yaml_to_argv
+from dpo.flags import FlagParser, add_fields, check_flags, flag_names, parse_bool, yaml_to_argv
 from dpo.training.config import REFUSED, TrainingConfig
 
 OWN_FLAGS = [
@@ -31,10 +31,16 @@ def make_parser() -> MainParser:
     parser = MainParser(  # type: ignore[misc]
         TrainingConfig,  # type: ignore[arg-type]
         prog="main.py",
+        usage="main.py [--config FILE] --datasets SOURCE ... --model_name_or_path M --output_dir DIR [--flag VALUE ...]",
         description="Preference tuning with DPO: raw preference rows in, an aligned model out.",
         allow_abbrev=False,
         conflict_handler="resolve",
     )
+    for f in dataclasses.fields(TrainingConfig):
+        if f.type == (bool | None) and f.init:  # a bare --bf16 is true, where the parser would want a value
+            parser.add_argument(
+                f"--{f.name}", nargs="?", const=True, default=f.default, type=parse_bool, help=f.metadata["help"]
+            )
     parser.add_argument("--config", type=Path, help="YAML file of flags; the command line goes before it.")
     add_fields(parser, DataConfig, "data")
     return parser

@@ -113,6 +113,11 @@ def test_an_unknown_key_in_the_yaml_file_names_the_file(tmp_path):
         parse_flags(["--config", str(file)])
 
 
+@pytest.mark.parametrize(("flags", "expected"), [([], None), (["--bf16"], True), (["--bf16", "false"], False)])
+def test_a_switch_that_may_be_left_open_needs_no_value(flags, expected):
+    assert parse_flags([*REQUIRED, *flags])[1]["bf16"] is expected
+
+
 def test_the_launchers_local_rank_is_accepted():
     assert parse_flags([*REQUIRED, "--local_rank=1"])[1]["local_rank"] == 1
 
