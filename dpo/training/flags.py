@@ -31,7 +31,7 @@ def make_parser() -> MainParser:
     parser = MainParser(  # type: ignore[misc]
         TrainingConfig,  # type: ignore[arg-type]
         prog="main.py",
-        usage="main.py [--config FILE] --datasets SOURCE ... --model_name_or_path M --output_dir DIR [--flag VALUE ...]",
+        usage="main.py [--config FILE] --datasets SOURCE ... --model_name_or_path M --output_dir DIR [--FLAG VALUE]",
         description="Preference tuning with DPO: raw preference rows in, an aligned model out.",
         allow_abbrev=False,
         conflict_handler="resolve",
