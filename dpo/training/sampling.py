@@ -3,11 +3,27 @@
 __all__ = ["SampleAnswers"]
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a model said to a prompt."""
+
+    text: str
+    num_tokens: int
+    """Its length, the end-of-turn token included."""
+    ended: bool
+    """Whether it came to its end within the tokens it was allowed."""
+
+    def __str__(self) -> str:
+        more = "" if self.ended else "+"
+        return f"({self.num_tokens}{more} tokens) {one_line(self.text)}{' ...' if more else ''}"
 
 
 class SampleAnswers(TrainerCallback):
@@ -34,8 +50,8 @@ class SampleAnswers(TrainerCallback):
         self.tokenizer = tokenizer
         self.end_of_turn_id = end_of_turn_id
         self.max_new_tokens = max_new_tokens
-        self.before: list[str] = []
-        self.after: list[str] = []
+        self.before: list[Answer] = []
+        self.after: list[Answer] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.before = self.answer(kwargs["model"], args.device)
@@ -43,7 +59,7 @@ class SampleAnswers(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.after = self.answer(kwargs["model"], args.device)
 
-    def answer(self, model: PreTrainedModel, device: torch.device) -> list[str]:
+    def answer(self, model: PreTrainedModel, device: torch.device) -> list[Answer]:
         was_training = model.training
         model.eval()
         answers = []
@@ -60,14 +76,15 @@ class SampleAnswers(TrainerCallback):
                     pad_token_id=self.end_of_turn_id,
                 )
             new_ids = ids[0, len(pair["prompt_ids"]) :].tolist()
-            cut = "" if self.end_of_turn_id in new_ids else " ..."
-            answers.append(self.tokenizer.decode(new_ids, skip_special_tokens=True).strip() + cut)
+            ended = self.end_of_turn_id in new_ids
+            text = self.tokenizer.decode(new_ids, skip_special_tokens=True).strip()
+            answers.append(Answer(text=text, num_tokens=len(new_ids), ended=ended))
         model.train(was_training)
         return answers
 
     def save(self, file: Path) -> None:
         samples = [
-            {"prompt": pair["prompt"], "before": before, "after": after}
+            {"prompt": pair["prompt"], "before": asdict(before), "after": asdict(after)}
             for pair, before, after in zip(self.pairs, self.before, self.after, strict=True)
         ]
         file.write_text(json.dumps(samples, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -76,7 +93,7 @@ class SampleAnswers(TrainerCallback):
         lines = []
         for pair, before, after in zip(self.pairs, self.before, self.after, strict=True):
             lines += [f"prompt:  {one_line(pair['prompt'][-1]['content'])}"]
-            lines += [f"  before: {one_line(before)}", f"  after:  {one_line(after)}"]
+            lines += [f"  before: {before}", f"  after:  {after}"]
         return "\n".join(lines)
 
 
