@@ -5,6 +5,7 @@ __all__ = ["resolve_attention"]
 import importlib.util
 
 import torch
+from transformers.utils import is_flash_attn_2_available
 
 from dpo.errors import ModelError
 
@@ -19,16 +20,17 @@ def resolve_attention(wanted: str, *, half_precision: bool) -> str | None:
     Raises:
         ModelError: flash attention is asked for and cannot run here.
     """
-    has_cuda = torch.cuda.is_available()
-    has_package = importlib.util.find_spec("flash_attn") is not None
     if wanted == "auto":
-        return "flash_attention_2" if has_cuda and has_package and half_precision else None
-    if wanted.startswith("flash_attention"):
+        return "flash_attention_2" if half_precision and is_flash_attn_2_available() else None
+    if wanted == "flash_attention_2":
         lacking = [
             what
             for what, is_there in (
-                ("a CUDA device", has_cuda),
-                ("the package flash-attn (pip install -r requirements-gpu.txt)", has_package),
+                ("a CUDA device", torch.accelerator.is_available()),
+                (
+                    "the package flash-attn (pip install -r requirements-gpu.txt)",
+                    importlib.util.find_spec("flash_attn") is not None,
+                ),
                 ("--bf16 or --fp16", half_precision),
             )
             if not is_there

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate.utils import is_bf16_available
 from transformers.trainer_utils import get_last_checkpoint
 from trl import DPOConfig
 
@@ -105,7 +106,7 @@ class TrainingConfig(DPOConfig):
     )
 
     bf16: bool | None = field(
-        default=None, metadata={"help": "Compute in bfloat16. Default: where CUDA has it; float32 on a CPU."}
+        default=None, metadata={"help": "Compute in bfloat16. Default: where the device has it; float32 on a CPU."}
     )
     use_cpu: bool = field(default=False, metadata={"help": "Leave accelerators alone. On where there is none."})
     deepspeed: dict | str | None = field(  # type: ignore[type-arg]  # the parser knows the bare type alone
@@ -140,8 +141,7 @@ class TrainingConfig(DPOConfig):
         )
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None:
-            has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-            self.bf16 = has_bf16 and not self.use_cpu and not self.fp16
+            self.bf16 = not self.use_cpu and not self.fp16 and computes_bf16()
         if self.report_to is None:
             self.report_to = "wandb" if os.environ.get("WANDB_PROJECT") else "none"
         self.eval_strategy = self.eval_strategy or "no"
@@ -151,7 +151,7 @@ class TrainingConfig(DPOConfig):
             self.deepspeed = load_deepspeed_config(self.deepspeed)
         try:
             super().__post_init__()
-        except (ImportError, NotImplementedError, ValueError) as error:
+        except (ImportError, ValueError) as error:
             raise ConfigError(str(error)) from error
         check_mismatches(self, self.deepspeed_file)
         # Asked here once, so that an attention that cannot run is refused before the data is prepared.
@@ -225,6 +225,13 @@ class TrainingConfig(DPOConfig):
         if self.deepspeed is None:
             return torch.float32
         return torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else torch.float32
+
+
+def computes_bf16() -> bool:
+    """Whether the accelerator computes in bfloat16 by itself. CUDA says yes before Ampere too, where it emulates."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(is_bf16_available())
 
 
 def derive_batches(

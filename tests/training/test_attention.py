@@ -10,7 +10,8 @@ from dpo.training.attention import resolve_attention
 
 def pretend(monkeypatch, *, cuda: bool, package: bool) -> None:
     """A mock of what this machine lacks: a CUDA device and flash-attn."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: cuda)
+    monkeypatch.setattr(attention_module, "is_flash_attn_2_available", lambda: cuda and package)
     monkeypatch.setattr(attention_module.importlib.util, "find_spec", lambda name: object() if package else None)
 
 

@@ -1,10 +1,11 @@
 """Flags: defaults, YAML, derived batches, refusals."""
 
 import pytest
+import torch
 import yaml
 
 from dpo.errors import ConfigError
-from dpo.training.config import TrainingConfig, derive_batches
+from dpo.training.config import TrainingConfig, computes_bf16, derive_batches
 from dpo.training.flags import parse_flags, resolved_flags
 
 REQUIRED = ["--datasets", "nectar", "--model_name_or_path", "m", "--output_dir", "out"]
@@ -208,3 +209,11 @@ def test_a_deepspeed_configuration_can_stand_in_the_yaml_file(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("use_cpu: true\ndeepspeed: {zero_optimization: {stage: 2}}\nreport_to: [none]\n")
     assert training_config("--config", str(file)).deepspeed == {"zero_optimization": {"stage": 2}}
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_that_cuda_only_emulates_does_not_count(monkeypatch, native):
+    """A mock of a CUDA device, which this machine lacks; with emulation it always says yes."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert computes_bf16() is native

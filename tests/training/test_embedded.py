@@ -11,7 +11,7 @@ from dpo.data.encoding import EncodedPair, PairEncoder
 from dpo.data.template import load_template
 from dpo.data.tokenization import load_tokenizer
 from dpo.errors import ModelError
-from dpo.records import Message, Preference
+from dpo.records import Drop, Message, Preference
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def conversations() -> list[Preference]:
     for adapter, row in rows:
         try:
             found += [c for c in adapter.convert(row, AdapterOptions(pairing="all")) if isinstance(c, Preference)]
-        except Exception:  # examples of rows that are dropped
+        except Drop:  # examples of rows that are dropped
             continue
     question = Message(role="user", content=' Wie heißt\r\nder \U0001f98a auf "Latein"?\n\n')
     system = Message(role="system", content="Be brief. ")
