@@ -18,7 +18,7 @@ def resolve_attention(wanted: str, *, half_precision: bool) -> str | None:
         half_precision: Whether activations are float16 or bfloat16, all that flash attention computes in.
 
     Raises:
-        ModelError: flash attention is asked for and cannot run here.
+        ModelError: an attention is asked for that cannot train here.
     """
     if wanted == "auto":
         return "flash_attention_2" if half_precision and is_flash_attn_2_available() else None
@@ -40,4 +40,8 @@ def resolve_attention(wanted: str, *, half_precision: bool) -> str | None:
                 f"--attn_implementation {wanted} needs {', '.join(lacking)}.\n"
                 "  requirements-gpu.txt says how to install it; --attn_implementation auto does without."
             )
+    if wanted == "flex_attention" and not torch.accelerator.is_available():
+        raise ModelError(
+            f"--attn_implementation {wanted} has no backward pass on a CPU.\n  Pass --attn_implementation auto."
+        )
     return wanted
