@@ -1,0 +1,273 @@
+"""Log-probabilities of completions, and their gradient, without a (tokens x vocabulary) tensor that outlives its chunk.
+
+The head of a language model is much of the work of DPO and most of its memory: 49,152 logits a token for SmolLM2. Here
+it runs on completion tokens alone, a few pairs at a time. A pair's loss depends on its own log-probabilities alone, so
+its gradient is worked out while its logits are still there, and no logit is computed twice.
+"""
+
+__all__ = ["LogitTransform", "PairLoss", "completion_logps", "completion_loss"]
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedConfig
+
+CHUNK_LOGITS = 2**26
+"""Logits held at once, 256 MiB in float32: 1,365 completion tokens of SmolLM2, 523 of Llama 3."""
+
+PairLoss = Callable[[torch.Tensor, slice], torch.Tensor]
+"""Log-probabilities of some pairs' completions, summed, float32 (2 x pairs,), chosen before rejected; and which of the
+pack's pairs they are. Gives the sum of their losses. Called for a few pairs at a time, so one pair's loss must not
+depend on another."""
+
+
+@dataclass(frozen=True)
+class LogitTransform:
+    """What a model does to its head's output: logits = softcap tanh(scale x output / softcap)."""
+
+    scale: float = 1.0
+    softcap: float | None = None
+
+    @classmethod
+    def of(cls, config: PreTrainedConfig) -> "LogitTransform":
+        """As a model's configuration says: Gemma 2 soft-caps, Cohere and Falcon-H1 multiply, Granite divides."""
+        config = config.get_text_config()
+        scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None)
+        if scale is None:
+            scale = 1 / (getattr(config, "logits_scaling", None) or 1.0)
+        return cls(scale=scale, softcap=getattr(config, "final_logit_softcapping", None))
+
+    def forward_(self, output: torch.Tensor) -> torch.Tensor:
+        """Logits from the head's output, in place."""
+        if self.scale != 1:
+            output.mul_(self.scale)
+        if self.softcap is not None:
+            output.div_(self.softcap).tanh_().mul_(self.softcap)
+        return output
+
+    def softcap_slope(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """Derivative of the soft-capping, from its result."""
+        return None if self.softcap is None else 1 - (logits / self.softcap).square_()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A head's weights in the dtype that computes, and what follows it."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    transform: LogitTransform
+
+    @classmethod
+    def for_computing(cls, weight: torch.Tensor, bias: torch.Tensor | None, transform: LogitTransform) -> "Head":
+        """Cast once for all chunks, as autocast would for each."""
+        device = weight.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        return cls(weight=weight.to(dtype), bias=None if bias is None else bias.to(dtype), transform=transform)
+
+    @property
+    def chunk_tokens(self) -> int:
+        return max(1, CHUNK_LOGITS // len(self.weight))
+
+    def score(self, hidden: torch.Tensor, targets: torch.Tensor) -> "Scores":
+        """Log-probabilities of a chunk's targets, with what their gradient takes."""
+        logits = functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias).float()
+        logits = self.transform.forward_(logits)
+        slope = self.transform.softcap_slope(logits)
+        largest = logits.amax(dim=1, keepdim=True)
+        of_targets = logits.gather(1, targets[:, None]) - largest
+        exps = logits.sub_(largest).exp_()
+        sums = exps.sum(dim=1, keepdim=True)
+        return Scores(logps=(of_targets - sums.log())[:, 0], exps=exps, sums=sums, softcap_slope=slope)
+
+    def gradient(self, scores: "Scores", targets: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
+        """Gradient by the head's output, (tokens, vocabulary), in the place of the scores.
+
+        Args:
+            scores: Used up.
+            targets: int64 (tokens,).
+            slopes: Gradient by each target's log-probability, (tokens,).
+        """
+        gradient = scores.exps.mul_(-slopes[:, None] / scores.sums)
+        gradient[torch.arange(len(targets), device=targets.device), targets] += slopes
+        if scores.softcap_slope is not None:
+            gradient.mul_(scores.softcap_slope)
+        if self.transform.scale != 1:
+            gradient.mul_(self.transform.scale)
+        return gradient.to(self.weight.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """A chunk of logits as its softmax."""
+
+    logps: torch.Tensor
+    """Of the targets, in nats, float32 (tokens,)."""
+    exps: torch.Tensor
+    """exp(logit - the row's largest), float32 (tokens, vocabulary)."""
+    sums: torch.Tensor
+    """Of the rows of exps, (tokens, 1)."""
+    softcap_slope: torch.Tensor | None
+
+
+def completion_logps(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    targets: torch.Tensor,
+    lengths: Sequence[int],
+    transform: LogitTransform,
+) -> torch.Tensor:
+    """Log-probabilities of completions, summed over their tokens, without a gradient.
+
+    Args:
+        hidden: What predicts each completion token, (completion tokens, width).
+        weight: The head's, (vocabulary, width).
+        bias: The head's, (vocabulary,), or None.
+        targets: The completion tokens, int64 (completion tokens,).
+        lengths: Tokens of each completion.
+        transform: What follows the head.
+
+    Returns:
+        In nats, float32 (completions,).
+    """
+    head = Head.for_computing(weight, bias, transform)
+    with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+        chunks = zip(torch.split(hidden, head.chunk_tokens), torch.split(targets, head.chunk_tokens), strict=True)
+        per_token = torch.cat([head.score(*chunk).logps for chunk in chunks])
+    return sum_by_length(per_token, lengths)
+
+
+def completion_loss(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    targets: torch.Tensor,
+    lengths: Sequence[int],
+    transform: LogitTransform,
+    pair_loss: PairLoss,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sum of the pairs' losses, differentiable by hidden, weight and bias, and the log-probabilities.
+
+    Args:
+        hidden: What predicts each completion token, (completion tokens, width).
+        weight: The head's, (vocabulary, width).
+        bias: The head's, (vocabulary,), or None.
+        targets: The completion tokens, int64 (completion tokens,).
+        lengths: Tokens of chosen and rejected, pair after pair.
+        transform: What follows the head.
+        pair_loss: From log-probabilities to a sum of losses.
+
+    Returns:
+        Loss, a float32 scalar, and the log-probabilities, float32 (2 x pairs,), detached.
+    """
+    loss, logps = _CompletionLoss.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, bias, targets, lengths, transform, pair_loss
+    )
+    return loss, logps
+
+
+class _CompletionLoss(torch.autograd.Function):
+    """The loss and at once its gradients, which backward hands out."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        lengths: Sequence[int],
+        transform: LogitTransform,
+        pair_loss: PairLoss,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        head = Head.for_computing(weight, bias, transform)
+        by_hidden = torch.empty_like(hidden)
+        by_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        by_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_bias and bias is not None else None
+        losses, logps = [], []
+        with torch.autocast(weight.device.type, enabled=False):
+            for pairs, tokens in groups_of_pairs(lengths, head.chunk_tokens):
+                chunks = [
+                    slice(start, min(start + head.chunk_tokens, tokens.stop))
+                    for start in range(tokens.start, tokens.stop, head.chunk_tokens)
+                ]
+                scores = [head.score(hidden[chunk], targets[chunk]) for chunk in chunks[:1]]
+                # A pair too long for one chunk is the one case whose logits are computed twice.
+                per_token = [scores[0].logps, *(head.score(hidden[c], targets[c]).logps for c in chunks[1:])]
+                completions = lengths[2 * pairs.start : 2 * pairs.stop]
+                group_logps = sum_by_length(torch.cat(per_token), completions)
+                loss, slopes = value_and_slopes(pair_loss, group_logps, pairs)
+                per_token_slopes = slopes.repeat_interleave(torch.tensor(completions, device=slopes.device))
+                for chunk in chunks:
+                    score = scores.pop() if scores else head.score(hidden[chunk], targets[chunk])
+                    offset = chunk.start - tokens.start
+                    here = per_token_slopes[offset : offset + chunk.stop - chunk.start]
+                    by_output = head.gradient(score, targets[chunk], here)
+                    by_hidden[chunk] = by_output @ head.weight
+                    if by_weight is not None:
+                        add_product(by_weight, by_output.T, hidden[chunk].to(by_output.dtype))
+                    if by_bias is not None:
+                        by_bias += by_output.sum(dim=0)
+                    del score, by_output
+                losses.append(loss)
+                logps.append(group_logps)
+        ctx.gradients = (by_hidden, by_weight, by_bias)
+        ctx.dtypes = (hidden.dtype, weight.dtype, weight.dtype)
+        all_logps = torch.cat(logps)
+        ctx.mark_non_differentiable(all_logps)
+        return torch.stack(losses).sum(), all_logps
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        by_hidden, by_weight, by_bias = (
+            None if gradient is None else gradient.mul_(grad_loss).to(dtype)
+            for gradient, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)
+        )
+        ctx.gradients = None
+        return by_hidden, by_weight, by_bias, None, None, None, None
+
+
+def add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    """total += left @ right, without another tensor of its size where the dtypes allow it."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
+
+
+def value_and_slopes(pair_loss: PairLoss, logps: torch.Tensor, pairs: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """A loss, and its gradient by each log-probability."""
+    with torch.enable_grad():
+        leaf = logps.detach().requires_grad_()
+        loss = pair_loss(leaf, pairs)
+        (slopes,) = torch.autograd.grad(loss, leaf)
+    return loss.detach(), slopes
+
+
+def groups_of_pairs(lengths: Sequence[int], chunk_tokens: int) -> Iterator[tuple[slice, slice]]:
+    """Runs of pairs whose completions fit a chunk together, at least one pair each.
+
+    Args:
+        lengths: Tokens of chosen and rejected, pair after pair.
+        chunk_tokens: Most tokens together.
+
+    Yields:
+        The pairs and their completion tokens. [3, 2, 4, 1, 9, 9], 10 tokens: pairs 0 to 1, then pair 2.
+    """
+    first = start = end = 0
+    for pair, tokens in enumerate(a + b for a, b in zip(lengths[::2], lengths[1::2], strict=True)):
+        if pair > first and end + tokens - start > chunk_tokens:
+            yield slice(first, pair), slice(start, end)
+            first, start = pair, end
+        end += tokens
+    yield slice(first, len(lengths) // 2), slice(start, end)
+
+
+def sum_by_length(values: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """Sums of consecutive runs of so many values."""
+    return torch.stack([run.sum() for run in torch.split(values, list(lengths))])
