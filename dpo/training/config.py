@@ -12,6 +12,7 @@ from accelerate.utils import is_bf16_available
 from transformers.trainer_utils import get_last_checkpoint
 from trl import DPOConfig
 
+from dpo.cache import cache_root
 from dpo.errors import ConfigError, unknown_name
 from dpo.training.attention import resolve_attention
 from dpo.training.deepspeed_config import check_mismatches, load_deepspeed_config
@@ -31,6 +32,15 @@ REFUSED = {
     "remove_unused_columns": "the columns are prepared already",
 }
 """Flags of the libraries that would be ignored here, and what to do instead."""
+
+REFUSED_BY_PACKED = {
+    "precompute_ref_log_probs": "--reference_cache does that",
+    "precompute_ref_batch_size": "--per_device_eval_batch_size is for the reference too",
+    "auto_find_batch_size": "--max_tokens_per_micro_batch bounds memory",
+    "pad_to_multiple_of": "nothing is padded",
+}
+
+ENGINES = ("packed", "padded")
 
 LOSSES = (
     *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired"),
@@ -61,6 +71,28 @@ class TrainingConfig(DPOConfig):
         metadata={
             "help": "'auto' takes flash_attention_2 where CUDA and flash-attn are there, else what transformers "
             "prefers for the model (sdpa mostly); or a name that transformers knows."
+        },
+    )
+    engine: str = field(
+        default="packed",
+        metadata={
+            "help": "packed computes each prompt once, no padding, and the head on completions alone. padded is TRL's "
+            "own path; models and losses that packed does not know take it by themselves, and say so.",
+            "choices": ENGINES,
+        },
+    )
+    max_tokens_per_micro_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "Most tokens a device computes at once with --engine packed, each prompt once. Accumulation grows "
+            "as this asks for. Default: no bound."
+        },
+    )
+    reference_cache: str = field(
+        default="auto",
+        metadata={
+            "help": "Folder of reference log-probabilities, shared between runs. 'auto' is in the user's cache; "
+            "'none', or --no-reference_cache, computes them as training goes on. For --engine packed."
         },
     )
     global_batch_size: int | None = field(
@@ -123,6 +155,9 @@ class TrainingConfig(DPOConfig):
     attention: str | None = field(init=False, default=None)
     """What models are loaded with; None leaves it to transformers."""
 
+    accumulation_asked: int | None = field(init=False, default=None)
+    """gradient_accumulation_steps before max_tokens_per_micro_batch asks for more."""
+
     deepspeed_file: str | None = field(init=False, default=None)
     """The --deepspeed path as the user gave it."""
 
@@ -139,6 +174,7 @@ class TrainingConfig(DPOConfig):
             accumulation=self.gradient_accumulation_steps,
             world_size=world_size,
         )
+        self.accumulation_asked = self.gradient_accumulation_steps
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None:
             self.bf16 = not self.use_cpu and not self.fp16 and computes_bf16()
@@ -171,6 +207,13 @@ class TrainingConfig(DPOConfig):
         for name, reason in REFUSED.items():
             if getattr(self, name) != defaults[name]:
                 raise ConfigError(f"--{name} is not offered: {reason}")
+        if self.engine == "padded":
+            if self.max_tokens_per_micro_batch is not None:
+                raise ConfigError("--max_tokens_per_micro_batch is not read by --engine padded")
+        else:
+            for name, reason in REFUSED_BY_PACKED.items():
+                if getattr(self, name) != defaults[name]:
+                    raise ConfigError(f"--{name} is not read by --engine packed: {reason}")
         for name, readers in LOSS_OPTIONS.items():
             if getattr(self, name) != defaults[name] and not readers & set(self.loss_type):
                 raise ConfigError(
@@ -225,6 +268,26 @@ class TrainingConfig(DPOConfig):
         if self.deepspeed is None:
             return torch.float32
         return torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else torch.float32
+
+    @property
+    def reference_folder(self) -> Path | None:
+        """Where reference log-probabilities are kept; None where they are computed as training goes on."""
+        if self.reference_cache in ("none", "false"):
+            return None
+        return cache_root() / "reference" if self.reference_cache == "auto" else Path(self.reference_cache).expanduser()
+
+    def set_accumulation(self, num_micro_batches: int) -> None:
+        """Take that many micro-batches a step, whose pairs the packed engine counts by itself."""
+        if num_micro_batches == self.gradient_accumulation_steps:
+            return
+        self.gradient_accumulation_steps = num_micro_batches
+        if self.deepspeed:
+            # DeepSpeed wants the three to multiply, and uses them for nothing but that and a throughput it logs.
+            self.hf_deepspeed_config.config |= {
+                "gradient_accumulation_steps": num_micro_batches,
+                "train_micro_batch_size_per_gpu": 1,
+                "train_batch_size": num_micro_batches * self.world_size,
+            }
 
 
 def computes_bf16() -> bool:

@@ -41,6 +41,14 @@ def make_parser() -> MainParser:
             parser.add_argument(
                 f"--{f.name}", nargs="?", const=True, default=f.default, type=parse_bool, help=f.metadata["help"]
             )
+    parser.add_argument(
+        "--no-reference_cache",
+        dest="reference_cache",
+        action="store_const",
+        const="none",
+        default="auto",
+        help="--reference_cache none",
+    )
     parser.add_argument("--config", type=Path, help="YAML file of flags; the command line goes before it.")
     add_fields(parser, DataConfig, "data")
     return parser
@@ -94,5 +102,6 @@ def resolved_flags(data: DataConfig, training: TrainingConfig) -> dict[str, Any]
     """Every flag with the value the run used, to be written down and passed as --config again."""
     flags = json.loads(training.to_json_string())
     flags |= {"deepspeed": training.deepspeed_file, "local_rank": None, "hub_token": None}
+    flags["gradient_accumulation_steps"] = training.accumulation_asked
     known = {f.name for f in dataclasses.fields(TrainingConfig) if f.init} - REFUSED.keys()
     return {name: value for name, value in flags.items() if name in known} | data.model_dump(mode="json")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dpo.data.config import DataConfig
 from dpo.data.pipeline import PreparedData, prepare
@@ -17,8 +18,12 @@ from dpo.errors import ModelError
 from dpo.training.config import RESULTS, TrainingConfig
 from dpo.training.distributed import finish, is_main_process, local_main_first, set_up
 from dpo.training.embedded import EMBEDDED, embedded_model
+from dpo.training.engine import why_padded
 from dpo.training.flags import parse_flags, resolved_flags
 from dpo.training.model import load_model, load_tokenizer_for, stop_at
+from dpo.training.packed_attention import choose_backend
+from dpo.training.packed_trainer import PackedTrainer, Reference
+from dpo.training.reference import ReferenceCache, weights_fingerprint
 from dpo.training.sampling import SampleAnswers
 from dpo.training.summary import REPORTS, describe, evaluations, summarize
 from dpo.training.trainer import PreferenceTrainer
@@ -46,30 +51,60 @@ def train(data: DataConfig, config: TrainingConfig) -> None:
 
     tokenizer = load_tokenizer_for(model, config, prepared)
     policy = load_model(model, config, tokenizer, prepared.added_tokens)
-    reference = load_model(model, config, tokenizer, prepared.added_tokens)
     end_of_turn_id = tokenizer.convert_tokens_to_ids(prepared.end_of_turn)
     stop_at(policy, end_of_turn_id)
     held_out = prepared.eval or prepared.train
+    trainer = build_trainer(model, config, tokenizer, prepared, policy)
     samples = SampleAnswers(
         list(held_out.select(range(min(config.sample_prompts, len(held_out))))),
         tokenizer,
         end_of_turn_id=end_of_turn_id,
         max_new_tokens=config.sample_max_new_tokens,
+        attention=trainer.ordinary_attention,
     )
-    trainer = PreferenceTrainer(
-        model=policy,
-        ref_model=reference,
-        args=config,
-        train_dataset=prepared.train,
-        eval_dataset=prepared.eval,
-        processing_class=tokenizer,
-        callbacks=[samples] if config.sample_prompts else [],
-    )
+    if config.sample_prompts:
+        trainer.add_callback(samples)
     start_output(config, prepared)
     result = trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
     evaluate_at_end(trainer)
-    save(trainer, data, config, result.metrics, samples)
+    save(trainer, data, config, result.metrics | trainer.totals(), samples)
     say(summarize(config, evaluations(trainer.state.log_history), samples))
+
+
+def build_trainer(
+    model: str,
+    config: TrainingConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    prepared: PreparedData,
+    policy: PreTrainedModel,
+) -> PreferenceTrainer:
+    """The trainer of the engine that the run asks for, or of the padded one where packed cannot do it."""
+
+    def load_reference() -> PreTrainedModel:
+        return load_model(model, config, tokenizer, prepared.added_tokens)
+
+    options: dict[str, Any] = {
+        "model": policy,
+        "args": config,
+        "train_dataset": prepared.train,
+        "eval_dataset": prepared.eval,
+        "processing_class": tokenizer,
+    }
+    reason = why_padded(config, policy) if config.engine == "packed" else None
+    if reason is not None:
+        say(f"engine: padded, since {reason}")
+    if reason is not None or config.engine == "padded":
+        return PreferenceTrainer(ref_model=load_reference(), **options)
+    backend = choose_backend(policy.config._attn_implementation)
+    if config.reference_folder is None:
+        return PackedTrainer(ref_model=load_reference(), backend=backend, **options)
+    identity = {
+        "weights": weights_fingerprint(model, config.model_revision),
+        "computes": [str(config.dtype), bool(config.bf16), bool(config.fp16), config.device.type, backend],
+        "added_tokens": [*prepared.added_tokens, config.seed] if prepared.added_tokens else [],
+    }
+    reference = Reference(load=load_reference, cache=ReferenceCache(config.reference_folder, identity))
+    return PackedTrainer(reference=reference, backend=backend, **options)
 
 
 def prepare_inputs(data: DataConfig, config: TrainingConfig) -> tuple[str, PreparedData]:

@@ -3,6 +3,8 @@
 __all__ = ["SampleAnswers"]
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ class SampleAnswers(TrainerCallback):
         tokenizer: Turns ids into text.
         end_of_turn_id: Where an answer ends.
         max_new_tokens: Longest answer, in tokens.
+        attention: Makes a context in which the model generates.
     """
 
     def __init__(
@@ -45,11 +48,13 @@ class SampleAnswers(TrainerCallback):
         *,
         end_of_turn_id: int,
         max_new_tokens: int,
+        attention: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.pairs = pairs
         self.tokenizer = tokenizer
         self.end_of_turn_id = end_of_turn_id
         self.max_new_tokens = max_new_tokens
+        self.attention = attention
         self.before: list[Answer] = []
         self.after: list[Answer] = []
 
@@ -65,7 +70,7 @@ class SampleAnswers(TrainerCallback):
         answers = []
         for pair in self.pairs:
             prompt_ids = torch.tensor([pair["prompt_ids"]], device=device)
-            with torch.no_grad():
+            with torch.no_grad(), self.attention():
                 ids = model.generate(
                     prompt_ids,
                     attention_mask=torch.ones_like(prompt_ids),

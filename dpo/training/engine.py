@@ -1,0 +1,47 @@
+"""Which engine a run gets: packed, or padded where packed cannot give the same numbers."""
+
+__all__ = ["why_padded"]
+
+from transformers import PreTrainedModel
+from trl import DPOConfig
+
+LAYER_TYPES = {"full_attention", "sliding_attention"}
+"""Layers that packed attention computes. Recurrent ones would carry one pair's state into the next."""
+
+
+def why_padded(args: DPOConfig, model: PreTrainedModel) -> str | None:
+    """The reason why the packed engine cannot train a model as asked, or None.
+
+    Args:
+        args: The run's flags.
+        model: The policy, not wrapped yet.
+    """
+    config = model.config.get_text_config()
+    if not model.is_backend_compatible():
+        return f"{type(model).__name__} is outside transformers' attention interface"
+    if other := sorted(set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES):
+        return f"{type(model).__name__} has layers of {', '.join(other)}"
+    if getattr(config, "attention_dropout", 0) or (getattr(config, "attn_pdrop", 0) and not args.disable_dropout):
+        return "the model has attention dropout"
+    if args.loss_type != ["sigmoid"] or args.loss_weights:
+        return f"--loss_type {' '.join(args.loss_type)} is computed there"
+    if args.train_sampling_strategy not in ("random", "sequential"):
+        return f"--train_sampling_strategy {args.train_sampling_strategy} is for padded batches"
+    coefficient = args.router_aux_loss_coef
+    if coefficient is None:
+        coefficient = getattr(config, "router_aux_loss_coef", 0.0)
+    if hasattr(config, "output_router_logits") and coefficient:
+        return "the router's auxiliary loss is computed there (--router_aux_loss_coef 0 does without)"
+    for name, off in OPTIONS_OF_PADDED.items():
+        if getattr(args, name) != off:
+            return f"--{name} is computed there"
+    return None
+
+
+OPTIONS_OF_PADDED = {
+    "f_divergence_type": "reverse_kl",
+    "ld_alpha": None,
+    "use_weighting": False,
+    "sync_ref_model": False,
+}
+"""Options of TRL's loss that packed has no counterpart for, and the value at which they do nothing."""

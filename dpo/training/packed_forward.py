@@ -1,0 +1,128 @@
+"""A model run over a pack through its own forward, with its head on completion tokens alone."""
+
+__all__ = ["PackedForward"]
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from dpo.training.logps import LogitTransform, PairLoss, completion_logps, completion_loss
+from dpo.training.packed_attention import PACKED, register
+from dpo.training.packing import Pack
+
+Result = TypeVar("Result")
+
+
+class PackedForward:
+    """Runs a model over packs, also where DeepSpeed, DDP or PEFT wrap it.
+
+    The model takes the attention of a back end from here on. Its head is reached through hooks inside the model's
+    forward, where whoever shards weights has gathered them.
+
+    Args:
+        model: The model itself, unwrapped.
+        backend: A name in BACKENDS.
+    """
+
+    def __init__(self, model: PreTrainedModel, backend: str) -> None:
+        register()
+        self.model = model
+        self.ordinary = model.config._attn_implementation
+        self.packed = PACKED.format(backend)
+        model.set_attn_implementation(self.packed)
+        self.head: nn.Module = model.get_output_embeddings()
+        self.transform = LogitTransform.of(model.config)
+
+    @contextmanager
+    def ordinary_attention(self) -> Iterator[None]:
+        """The attention that the model came with, for generation and for batches that are padded."""
+        self.model.set_attn_implementation(self.ordinary)
+        try:
+            yield
+        finally:
+            self.model.set_attn_implementation(self.packed)
+
+    def logps(self, model: nn.Module, pack: Pack) -> torch.Tensor:
+        """Log-probabilities of a pack's completions without a gradient, nats, float32 (2 x pairs,), chosen first.
+
+        Args:
+            model: The model, wrapped or not.
+            pack: On the model's device.
+        """
+        with torch.no_grad():
+            logps, _ = self.run(model, pack, completion_logps)
+        return logps
+
+    def loss(self, model: nn.Module, pack: Pack, pair_loss: PairLoss) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sum of a pack's losses, differentiable by the model's weights, and its log-probabilities as in logps."""
+        (loss, logps), logits = self.run(model, pack, completion_loss, pair_loss)
+        if model is not self.model:
+            # Whatever shards the weights waits for a gradient of the model's output before it gathers the head's.
+            loss = _Anchor.apply(loss, logits)  # type: ignore[no-untyped-call]
+        return loss, logps
+
+    def run(
+        self, model: nn.Module, pack: Pack, score: Callable[..., Result], *more: Any
+    ) -> tuple[Result, torch.Tensor]:
+        """Call the model, and score the hidden states that its head is given.
+
+        Returns:
+            What score gives, and the model's logits at one token, (1, 1, vocabulary).
+        """
+        hidden: list[torch.Tensor] = []
+        result: list[Result] = []
+
+        def keep_hidden(head: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+            hidden.append(inputs[0][0].index_select(0, pack.logit_index))
+            return (inputs[0][:, -1:],)
+
+        def score_hidden(head: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+            lengths = pack.completion_lengths
+            result.append(score(*hidden, head.weight, head.bias, pack.targets, lengths, self.transform, *more))
+
+        hooks = [
+            self.head.register_forward_pre_hook(keep_hidden),
+            # First, since DeepSpeed's own hook lets the gathered weights go.
+            self.head.register_forward_hook(score_hidden, prepend=True),
+        ]
+        try:
+            outputs = model(
+                input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False, layout=pack.layout
+            )
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return result[0], outputs.logits
+
+    def plain_logps(self, model: nn.Module, pair: dict[str, Any]) -> torch.Tensor:
+        """What logps gives for one pair, the plain way: two rows, ordinary attention, every logit at once.
+
+        Returns:
+            Nats, float32 (2,).
+        """
+        logps = []
+        with torch.no_grad(), self.ordinary_attention():
+            for completion in (pair["chosen_ids"], pair["rejected_ids"]):
+                ids = torch.tensor([[*pair["prompt_ids"], *completion]], device=self.model.device)
+                logits = model(input_ids=ids, use_cache=False).logits[0, -len(completion) - 1 : -1].float()
+                targets = ids[0, -len(completion) :, None]
+                logps.append(logits.log_softmax(dim=1).gather(1, targets).sum())
+        return torch.stack(logps)
+
+
+class _Anchor(torch.autograd.Function):
+    """The first argument; its backward gives the second one a gradient of zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(logits)
+        return loss.view_as(loss)
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        (logits,) = ctx.saved_tensors
+        return grad_loss, torch.zeros_like(logits)

@@ -1,0 +1,295 @@
+"""The packed engine: trl.DPOTrainer on packs of pairs, each prompt computed once, with a reference that is kept."""
+
+__all__ = ["PackedTrainer", "Reference"]
+
+import gc
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
+from transformers.trainer_utils import EvalLoopOutput
+from trl.models.utils import prepare_deepspeed
+from trl.trainer.utils import use_adapter
+
+from dpo.errors import ConfigError, ModelError
+from dpo.training.config import TrainingConfig
+from dpo.training.losses import sigmoid_loss
+from dpo.training.metrics import PairMetrics
+from dpo.training.pack_loading import PackedPairs, TrainBatches, count_tokens, pack_loader
+from dpo.training.packed_forward import PackedForward
+from dpo.training.packing import Pack, pack_pairs
+from dpo.training.planning import num_micro_batches_within, plan_all, steps_of
+from dpo.training.reference import ReferenceCache
+from dpo.training.reference_pass import TOLERANCE, ReferencePass
+from dpo.training.trainer import EpochOrder, PreferenceTrainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A reference that is loaded, used and let go before training."""
+
+    load: Callable[[], PreTrainedModel]
+    cache: ReferenceCache
+
+
+class PackedTrainer(PreferenceTrainer):
+    """trl.DPOTrainer on packs.
+
+    Overridden, beside what PreferenceTrainer overrides: the two data loaders, which give packs that are dealt evenly;
+    `_compute_loss`; `_precompute_ref_logps`, which asks the reference cache; `evaluation_loop` and `log`, for means
+    over pairs.
+
+    Args:
+        model: The policy.
+        args: The run's flags. Accumulation grows where max_tokens_per_micro_batch asks for it.
+        train_dataset: Pairs as token ids.
+        backend: A name in packed_attention.BACKENDS.
+        ref_model: A reference that computes as training goes on, or None.
+        reference: A reference that computes beforehand. With neither, the policy with its adapter off is the reference.
+        options: Of trl.DPOTrainer.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        *,
+        model: PreTrainedModel | PeftModel,
+        args: TrainingConfig,
+        train_dataset: Any,
+        backend: str,
+        ref_model: PreTrainedModel | None = None,
+        reference: Reference | None = None,
+        **options: Any,
+    ) -> None:
+        self.backend = backend
+        self.train_tokens = count_tokens(train_dataset)
+        args.set_accumulation(micro_batches_for(args, train_dataset, self.train_tokens))
+        self.policy = PackedForward(base_model(model), backend)
+        self.live_reference = None if ref_model is None else PackedForward(ref_model, backend)
+        self.reference = reference
+        self.reference_pass: ReferencePass | None = None
+        self.reference_logps: dict[str, torch.Tensor] = {}
+        self.is_checked = False
+        self.seen = {"pairs": 0, "tokens": 0, "tokens_unshared": 0}
+        args.precompute_ref_log_probs = reference is not None  # or TRL loads a second model
+        super().__init__(model=model, ref_model=ref_model, args=args, train_dataset=train_dataset, **options)
+        args.precompute_ref_log_probs = False
+        self.pair_metrics = PairMetrics(self.beta)
+        self.reference_runtime_s = 0.0 if self.reference_pass is None else self.reference_pass.runtime_s
+        # Let the reference go.
+        self.reference = self.reference_pass = None
+        self.accelerator.free_memory()
+        gc.collect()
+
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        assert self.reference is not None
+        if self.reference_pass is None:
+            model = self.reference.load()
+            forward = PackedForward(model, self.backend)
+            wrapped = self.prepare_reference(model)
+            self.reference_pass = ReferencePass(
+                lambda pack: forward.logps(wrapped, pack.to(self.args.device)),
+                self.reference.cache,
+                self.accelerator,
+                pairs_at_once=self.args.per_device_eval_batch_size,
+                max_tokens=self.args.max_tokens_per_micro_batch,
+                dtype=self.computing_dtype,
+            )
+        rows = list(range(len(dataset)))
+        if name == "train":  # a run of a few steps asks for no more than it sees
+            rows = sorted({row for step in steps_of_run(self.args, len(dataset)) for row in step})
+        logps = torch.full((len(dataset), 2), torch.nan)
+        logps[rows] = self.reference_pass.run(dataset.select(rows), name)
+        self.reference_logps[name] = logps
+        return dataset
+
+    def prepare_reference(self, model: PreTrainedModel) -> nn.Module:
+        """Place a reference as the policy will be: sharded at ZeRO-3, else whole on each device."""
+        if self.is_deepspeed_enabled:
+            engine: nn.Module = prepare_deepspeed(model, self.accelerator)
+            return engine
+        prepared: nn.Module = self.accelerator.prepare_model(model, evaluation_mode=True)
+        return prepared.eval()
+
+    @property
+    def computing_dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else torch.float32
+
+    def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        batches = TrainBatches(
+            self.order,
+            self.train_tokens,
+            global_batch_size=self.args.global_batch_size,
+            num_micro_batches=self.args.gradient_accumulation_steps,
+            rank=self.args.process_index,
+            world_size=self.args.world_size,
+            drop_last=self.args.dataloader_drop_last,
+        )
+        return self.loader("train", self.train_dataset, batches)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[dict[str, Any]]:
+        if eval_dataset is not None and eval_dataset is not self.eval_dataset:
+            raise NotImplementedError("the packed engine evaluates the eval_dataset it was built with")
+        plan = plan_all(
+            count_tokens(self.eval_dataset),
+            pairs_at_once=self.args.per_device_eval_batch_size,
+            world_size=self.args.world_size,
+            max_tokens=self.args.max_tokens_per_micro_batch,
+        )
+        return self.loader("eval", self.eval_dataset, [[row[self.args.process_index]] for row in plan])
+
+    def loader(self, split: str, dataset: Any, batches: Any) -> DataLoader[dict[str, Any]]:
+        return pack_loader(
+            PackedPairs(dataset, self.reference_logps.get(split)),
+            batches,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+
+    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool) -> torch.Tensor:
+        """This pack's share of the step's mean loss, times the number of ranks, over which gradients are averaged."""
+        pack: Pack = inputs["pack"].to(self.args.device)
+        if not self.is_checked:
+            self.check_engine(model)
+        ref_logps = self.reference_logps_of(model, pack)
+        weight = 0 if pack.is_filler else self.args.world_size / self.args.global_batch_size
+
+        def pair_loss(logps: torch.Tensor, pairs: slice) -> torch.Tensor:
+            chosen, rejected = logps.view(-1, 2).unbind(dim=1)
+            ref_chosen, ref_rejected = ref_logps.view(-1, 2)[pairs].unbind(dim=1)
+            return weight * sigmoid_loss(chosen, rejected, ref_chosen, ref_rejected, beta=self.beta).sum()
+
+        loss, logps = self.policy.loss(model, pack, pair_loss)
+        if not pack.is_filler:
+            self.pair_metrics.add(logps, ref_logps)
+            self.seen["pairs"] += len(pack.rows)
+            self.seen["tokens"] += pack.num_tokens
+            self.seen["tokens_unshared"] += pack.num_tokens_unshared
+        return loss
+
+    def reference_logps_of(self, model: nn.Module, pack: Pack) -> torch.Tensor:
+        """The reference's log-probabilities of a pack, known or computed, nats, float32 (2 x pairs,)."""
+        if pack.reference_logps is not None:
+            return pack.reference_logps
+        if self.live_reference is not None:
+            return self.live_reference.logps(self.ref_model, pack)
+        adapted = self.accelerator.unwrap_model(model)
+        with use_adapter(adapted, adapter_name="ref" if "ref" in adapted.peft_config else None):
+            return self.policy.logps(model, pack)
+
+    def check_engine(self, model: nn.Module) -> None:
+        """Compare the log-probabilities of one pair with those of the model's own forward, before the first step.
+
+        Raises:
+            ModelError: they differ, so that the model does something that the packed engine does not know of.
+        """
+        self.is_checked = True
+        row = int(np.argmin(self.train_tokens))
+        pair = self.train_dataset[row]
+        was_training = model.training
+        model.eval()
+        with self.compute_loss_context_manager():
+            packed = self.policy.logps(model, pack_pairs([pair], [row]).to(self.args.device))
+            plain = self.policy.plain_logps(model, pair)
+        model.train(was_training)
+        tolerance = TOLERANCE[self.computing_dtype]
+        if not torch.allclose(packed, plain, rtol=tolerance, atol=tolerance):
+            raise ModelError(
+                f"--engine packed gives a pair the log-probabilities {packed.tolist()}, and the model's own forward "
+                f"{plain.tolist()}.\n  This architecture does something that the packed engine does not know of: pass "
+                "--engine padded."
+            )
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[dict[str, Any]],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Means over the held-out pairs. Within or after `train`, which wraps the model."""
+        model = self.model_wrapped
+        model.eval()
+        self.callback_handler.eval_dataloader = dataloader
+        metrics = PairMetrics(self.beta)
+        for inputs in dataloader:
+            pack = inputs["pack"].to(self.args.device)
+            with torch.no_grad(), self.compute_loss_context_manager():
+                logps, ref_logps = self.policy.logps(model, pack), self.reference_logps_of(model, pack)
+            if not pack.is_filler:
+                metrics.add(logps, ref_logps)
+            self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        means = {f"{metric_key_prefix}_{name}": value for name, value in metrics.means(self.accelerator).items()}
+        return EvalLoopOutput(
+            predictions=None,
+            label_ids=None,
+            metrics=means,
+            num_samples=len(dataloader.dataset),  # type: ignore[arg-type]
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if not any(name.startswith("eval_") for name in logs):
+            logs |= self.pair_metrics.means(self.accelerator)
+        super().log(logs, start_time)
+
+    def ordinary_attention(self) -> AbstractContextManager[None]:
+        return self.policy.ordinary_attention()
+
+    def totals(self) -> dict[str, Any]:
+        counts = torch.tensor(list(self.seen.values()), device=self.args.device)
+        seen = dict(zip(self.seen, self.accelerator.reduce(counts, reduction="sum").tolist(), strict=True))
+        reference = {"reference_runtime": round(self.reference_runtime_s, 4)}
+        return super().totals() | {"engine": "packed"} | reference | seen
+
+
+def base_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def steps_of_run(args: TrainingConfig, num_pairs: int) -> Iterator[Sequence[int]]:
+    """The pairs of every optimizer step of a run."""
+    order = EpochOrder.of(args, num_pairs)
+    global_batch_size = args.global_batch_size or 1
+    per_epoch = len(steps_of(order, global_batch_size=global_batch_size, drop_last=args.dataloader_drop_last))
+    left = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
+    while left > 0:
+        steps = steps_of(order, global_batch_size=global_batch_size, drop_last=args.dataloader_drop_last)
+        yield from steps[:left]
+        left -= len(steps)
+        order.epoch += 1
+
+
+def micro_batches_for(args: TrainingConfig, dataset: Any, tokens: Sequence[int]) -> int:
+    """The accumulation steps that keep every micro-batch of a run to max_tokens_per_micro_batch.
+
+    DeepSpeed and transformers want one number for all steps, so the step with most tokens decides.
+
+    Raises:
+        ConfigError: one pair by itself is longer.
+    """
+    number, limit = args.gradient_accumulation_steps or 1, args.max_tokens_per_micro_batch
+    if limit is None:
+        return number
+    longest = int(np.argmax(tokens))
+    if tokens[longest] > limit:
+        pair = dataset[longest]
+        raise ConfigError(
+            f"--max_tokens_per_micro_batch {limit}: {pair['source']}, row {pair['row']} has {tokens[longest]} tokens "
+            "by itself, its prompt once and both answers.\n  Raise it to that, or lower --max_length."
+        )
+    for step in steps_of_run(args, len(tokens)):
+        lengths = [tokens[pair] for pair in step]
+        number = num_micro_batches_within(lengths, world_size=args.world_size, at_least=number, max_tokens=limit)
+    return number
