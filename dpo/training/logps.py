@@ -233,7 +233,7 @@ class _CompletionLoss(torch.autograd.Function):
 
 
 def add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
-    """total += left @ right, without another tensor of its size where the dtypes allow it."""
+    """Add left @ right to total, without another tensor of its size where the dtypes allow it."""
     if left.dtype == total.dtype:
         total.addmm_(left, right)
     else:
