@@ -71,7 +71,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from benchmarks.flops import matmul_peak, needed_flops
     from dpo.training.distributed import set_up
 
-    set_up(deepspeed=False)
+    if options.engine != "trl":  # which runs as its users run it
+        set_up(deepspeed=False)
     with tempfile.TemporaryDirectory() as output_dir:
         trainer, pairs = build(options, output_dir)
         clock = step_clock()

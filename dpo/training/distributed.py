@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from dpo.errors import DPOError
+from dpo.training.memory import keep_freed_memory
 
 Result = TypeVar("Result")
 
@@ -41,6 +42,7 @@ def set_up(*, deepspeed: bool) -> None:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     if torch.accelerator.is_available():
         return
+    keep_freed_memory()
     if "OMP_NUM_THREADS" not in os.environ:
         ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or "1")
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks))
