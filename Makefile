@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv/bin
 MARK := .venv/.installed
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format bench clean
 
 demo: $(MARK)
 	$(VENV)/deepspeed main.py --config runs/demo.yaml --overwrite_output_dir
@@ -19,6 +19,11 @@ check: $(MARK)
 format: $(MARK)
 	$(VENV)/ruff check --fix .
 	$(VENV)/ruff format .
+
+# BENCH takes the flags of benchmarks/engines.py, such as --datasets ultrafeedback=rows.jsonl.
+bench: $(MARK)
+	$(VENV)/python benchmarks/engines.py $(BENCH)
+	$(VENV)/python benchmarks/balance.py
 
 clean:
 	rm -rf .venv output build *.egg-info .pytest_cache .mypy_cache .ruff_cache

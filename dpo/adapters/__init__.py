@@ -15,13 +15,18 @@ def find_adapters() -> dict[str, Adapter]:
     """Every adapter in this folder, by name, in alphabetical order.
 
     Raises:
-        AdapterError: a file defines no ADAPTER, or two files claim one name.
+        AdapterError: a file cannot be imported or defines no ADAPTER, or two files claim one name.
     """
     adapters: dict[str, Adapter] = {}
     for module_name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
         if module_name == "base":
             continue
-        module = importlib.import_module(f"{__name__}.{module_name}")
+        try:
+            module = importlib.import_module(f"{__name__}.{module_name}")
+        except Exception as error:
+            raise AdapterError(
+                f"dpo/adapters/{module_name}.py cannot be imported: {type(error).__name__}: {error}"
+            ) from error
         adapter = getattr(module, "ADAPTER", None)
         if not isinstance(adapter, Adapter):
             raise AdapterError(

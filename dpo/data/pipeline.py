@@ -30,7 +30,7 @@ from dpo.data.source import Source, open_source, parse_source
 from dpo.data.split import prompt_key, split_by_prompt
 from dpo.data.template import load_template
 from dpo.data.tokenization import Tokenizer
-from dpo.errors import DataError
+from dpo.errors import AdapterError, DataError
 from dpo.records import Drop, Preference
 
 Item = TypeVar("Item")
@@ -250,11 +250,15 @@ class Preparation:
 
 
 def convert_row(row: Row, source: Source, config: DataConfig) -> list[Preference | Drop]:
-    """What an adapter makes of a row. Whatever the row holds, the answer is preferences or drops, at least one."""
+    """What an adapter makes of a row. Whatever the row holds, the answer is preferences or drops, at least one.
+
+    Raises:
+        AdapterError: the adapter gave something else.
+    """
     if not isinstance(row, dict):
         return [Drop("malformed_row", f"expected an object, found {type(row).__name__}")]
     try:
-        return list(source.adapter.convert(row, config.adapter_options())) or [Drop("no_pair")]
+        candidates = list(source.adapter.convert(row, config.adapter_options())) or [Drop("no_pair")]
     except Drop as drop:
         return [drop]
     except ValidationError as error:
@@ -262,6 +266,13 @@ def convert_row(row: Row, source: Source, config: DataConfig) -> list[Preference
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # What a row of unforeseen shape makes of an adapter's code.
         return [Drop("malformed_row", f"{type(error).__name__}: {error}")]
+    for candidate in candidates:
+        if not isinstance(candidate, Preference | Drop):
+            raise AdapterError(
+                f"adapter '{source.adapter.name}' gave {type(candidate).__name__}, expected Preference or Drop.\n"
+                "  convert yields each pair: write `yield Preference(...)`, or return a list of them."
+            )
+    return candidates
 
 
 def drop_for(error: ValidationError) -> Drop:

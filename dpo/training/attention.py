@@ -5,9 +5,12 @@ __all__ = ["resolve_attention"]
 import importlib.util
 
 import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_flash_attn_2_available
 
-from dpo.errors import ModelError
+from dpo.errors import ConfigError, ModelError, unknown_name
+
+AUTO = "auto"
 
 
 def resolve_attention(wanted: str, *, half_precision: bool) -> str | None:
@@ -18,10 +21,14 @@ def resolve_attention(wanted: str, *, half_precision: bool) -> str | None:
         half_precision: Whether activations are float16 or bfloat16, all that flash attention computes in.
 
     Raises:
+        ConfigError: there is no such attention.
         ModelError: an attention is asked for that cannot train here.
     """
-    if wanted == "auto":
+    if wanted == AUTO:
         return "flash_attention_2" if half_precision and is_flash_attn_2_available() else None
+    known = [AUTO, "eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()]
+    if wanted not in known and "/" not in wanted:  # a slash names a kernel of the Hub
+        raise ConfigError(unknown_name("--attn_implementation", wanted, known))
     if wanted == "flash_attention_2":
         lacking = [
             what

@@ -1,57 +1,25 @@
 """What a user may ask of a run: TRL's DPOConfig and transformers' TrainingArguments, with our defaults and few more."""
 
-__all__ = ["REFUSED", "RESULTS", "TrainingConfig", "derive_batches"]
+__all__ = ["TrainingConfig", "derive_batches"]
 
-import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from accelerate.utils import is_bf16_available
-from transformers.trainer_utils import get_last_checkpoint
 from trl import DPOConfig
 
 from dpo.cache import cache_root
-from dpo.errors import ConfigError, unknown_name
+from dpo.errors import ConfigError
 from dpo.training.attention import resolve_attention
+from dpo.training.checks import check_config
 from dpo.training.deepspeed_config import check_mismatches, load_deepspeed_config
 
-RESULTS = "train_results.json"
-"""Written last: an output_dir that has it holds a finished run."""
 DEFAULT_GLOBAL_BATCH_SIZE = 32
 LARGEST_DEFAULT_MICRO_BATCH = 4
 
-REFUSED = {
-    "truncation_mode": "nothing is truncated here; rows above --max_length are dropped and counted",
-    "padding_free": "TRL's switch does nothing at present",
-    "pad_token": "the tokenizer's own is used",
-    "dataset_num_proc": "rows are prepared before TRL sees them",
-    "model_init_kwargs": "use --attn_implementation, --model_revision and --bf16",
-    "label_smoothing_factor": "it belongs to cross-entropy, which DPO does not compute",
-    "remove_unused_columns": "the columns are prepared already",
-}
-"""Flags of the libraries that would be ignored here, and what to do instead."""
-
-REFUSED_BY_PACKED = {
-    "precompute_ref_log_probs": "--reference_cache does that",
-    "precompute_ref_batch_size": "--per_device_eval_batch_size is for the reference too",
-    "auto_find_batch_size": "--max_tokens_per_micro_batch bounds memory",
-    "pad_to_multiple_of": "nothing is padded",
-}
-
 ENGINES = ("packed", "padded")
-
-LOSSES = (
-    *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired"),
-    *("apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
-)
-LOSS_OPTIONS = {
-    "label_smoothing": {"robust", "exo_pair", "aot", "aot_unpaired"},
-    "discopop_tau": {"discopop"},
-}
-"""Options that only some losses read. The others ignore them without a word."""
-DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
 
 
 @dataclass
@@ -156,7 +124,7 @@ class TrainingConfig(DPOConfig):
     """What models are loaded with; None leaves it to transformers."""
 
     accumulation_asked: int | None = field(init=False, default=None)
-    """gradient_accumulation_steps before max_tokens_per_micro_batch asks for more."""
+    """gradient_accumulation_steps as the user gave it; None where it follows from the other numbers."""
 
     deepspeed_file: str | None = field(init=False, default=None)
     """The --deepspeed path as the user gave it."""
@@ -166,7 +134,10 @@ class TrainingConfig(DPOConfig):
             # A shell expands ~, a YAML file does not.
             if value := getattr(self, name):
                 setattr(self, name, str(Path(value).expanduser()))
-        self.check()
+        if self.report_to is None:
+            self.report_to = "wandb" if os.environ.get("WANDB_PROJECT") else "none"
+        check_config(self)
+        self.accumulation_asked = self.gradient_accumulation_steps
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
         self.global_batch_size, self.per_device_train_batch_size, self.gradient_accumulation_steps = derive_batches(
             global_batch_size=self.global_batch_size,
@@ -174,12 +145,9 @@ class TrainingConfig(DPOConfig):
             accumulation=self.gradient_accumulation_steps,
             world_size=world_size,
         )
-        self.accumulation_asked = self.gradient_accumulation_steps
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None:
             self.bf16 = not self.use_cpu and not self.fp16 and computes_bf16()
-        if self.report_to is None:
-            self.report_to = "wandb" if os.environ.get("WANDB_PROJECT") else "none"
         self.eval_strategy = self.eval_strategy or "no"
         self.eval_on_start = bool(self.eval_on_start)
         if isinstance(self.deepspeed, str):
@@ -192,70 +160,6 @@ class TrainingConfig(DPOConfig):
         check_mismatches(self, self.deepspeed_file)
         # Asked here once, so that an attention that cannot run is refused before the data is prepared.
         self.attention = resolve_attention(self.attn_implementation, half_precision=bool(self.bf16 or self.fp16))
-
-    def check(self) -> None:
-        """Refuse what can be seen to be wrong before any device is touched.
-
-        Raises:
-            ConfigError: a required flag is missing, or one is refused or contradicts another.
-        """
-        for name in ("model_name_or_path", "output_dir"):
-            if not getattr(self, name):
-                raise ConfigError(f"--{name} is missing")
-        self.check_output_dir()
-        defaults = {f.name: f.default for f in dataclasses.fields(DPOConfig)}
-        for name, reason in REFUSED.items():
-            if getattr(self, name) != defaults[name]:
-                raise ConfigError(f"--{name} is not offered: {reason}")
-        if self.engine == "padded":
-            if self.max_tokens_per_micro_batch is not None:
-                raise ConfigError("--max_tokens_per_micro_batch is not read by --engine padded")
-        else:
-            for name, reason in REFUSED_BY_PACKED.items():
-                if getattr(self, name) != defaults[name]:
-                    raise ConfigError(f"--{name} is not read by --engine packed: {reason}")
-        for name, readers in LOSS_OPTIONS.items():
-            if getattr(self, name) != defaults[name] and not readers & set(self.loss_type):
-                raise ConfigError(
-                    f"--{name} is not read by --loss_type {' '.join(self.loss_type)}.\n"
-                    f"  It belongs to: {', '.join(sorted(readers))}."
-                )
-        for kind, given, known in (
-            ("loss", self.loss_type, LOSSES),
-            ("divergence", [self.f_divergence_type], DIVERGENCES),
-        ):
-            for name in given:
-                if name not in known:
-                    raise ConfigError(unknown_name(kind, name, known))
-        if "exo_pair" in self.loss_type and self.label_smoothing == 0:
-            raise ConfigError("--loss_type exo_pair needs --label_smoothing above 0; its paper takes 1e-3")
-        if self.f_alpha_divergence_coef != defaults["f_alpha_divergence_coef"] and (
-            self.f_divergence_type != "alpha_divergence"
-        ):
-            raise ConfigError("--f_alpha_divergence_coef is read by --f_divergence_type alpha_divergence alone")
-
-    def check_output_dir(self) -> None:
-        """Refuse a folder whose content would be lost, and a checkpoint that is not there.
-
-        Raises:
-            ConfigError: output_dir is a file, the model's own folder, or holds a finished run.
-        """
-        output_dir, model = Path(str(self.output_dir)).resolve(), Path(str(self.model_name_or_path)).resolve()
-        if output_dir.exists() and not output_dir.is_dir():
-            raise ConfigError(f"--output_dir {self.output_dir} is a file, expected a folder or nothing")
-        if output_dir == model:
-            raise ConfigError("--output_dir is the folder of --model_name_or_path, which would be overwritten")
-        if (output_dir / RESULTS).exists() and not self.overwrite_output_dir:
-            raise ConfigError(
-                f"--output_dir {self.output_dir} holds a finished run ({RESULTS}).\n"
-                "  Choose another folder, or pass --overwrite_output_dir to replace it."
-            )
-        if str(self.resume_from_checkpoint).lower() in ("true", "latest"):
-            self.resume_from_checkpoint = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
-            if self.resume_from_checkpoint is None:
-                raise ConfigError(f"--resume_from_checkpoint: {self.output_dir} holds no checkpoint-* folder")
-        elif self.resume_from_checkpoint and not Path(self.resume_from_checkpoint).is_dir():
-            raise ConfigError(f"--resume_from_checkpoint {self.resume_from_checkpoint}: there is no such folder")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -329,7 +233,7 @@ def derive_batches(
             ways_out = f"these make {given}"
         else:
             below, above = wanted // given * given, (wanted // given + 1) * given
-            ways_out = f"the nearest sizes that do are {f'{below} and {above}' if below else above}"
+            ways_out = f"the nearest sizes that do are {below} and {above}" if below else f"the nearest is {above}"
         raise ConfigError(
             f"global batch size {wanted} does not divide into {' x '.join(parts)}: {ways_out}.\n"
             "  Pass one of them as --global_batch_size, or change the other numbers."

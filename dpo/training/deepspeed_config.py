@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpo.errors import ConfigError
+from pydantic import ValidationError
+
+from dpo.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 GATHER = "stage3_gather_16bit_weights_on_model_save"
+FILLED_IN = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+"""What DeepSpeed asks for and the flags know, also where the JSON leaves it out."""
 
 
 def load_deepspeed_config(file: Path | str) -> dict[str, Any]:
@@ -31,13 +35,37 @@ def load_deepspeed_config(file: Path | str) -> dict[str, Any]:
         raise ConfigError(f"--deepspeed {file}: no JSON: {error}") from error
     if not isinstance(config, dict):
         raise ConfigError(f"--deepspeed {file}: expected a JSON object, found {type(config).__name__}")
+    for name in FILLED_IN:
+        config.setdefault(name, "auto")
     zero = config.setdefault("zero_optimization", {})
+    check_zero(file, zero)
     if zero.setdefault("stage", 0) == 3 and not zero.setdefault(GATHER, True):
         raise ConfigError(
             f"--deepspeed {file}: zero_optimization.{GATHER} is false, so output_dir would hold shards and no model.\n"
             "  Set it to true."
         )
     return config
+
+
+def check_zero(file: Path | str, zero: dict[str, Any]) -> None:
+    """Refuse what DeepSpeed would refuse once the model is loaded: an unknown name or stage.
+
+    Raises:
+        ConfigError: naming the key of zero_optimization.
+    """
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig  # 2 s, for runs that use it alone
+
+    fields = DeepSpeedZeroConfig.model_fields
+    known = {*fields, *(field.alias for field in fields.values() if field.alias)}
+    for name in zero:
+        if name not in known:
+            raise ConfigError(f"--deepspeed {file}: {unknown_name('key of zero_optimization', name, known)}")
+    try:
+        DeepSpeedZeroConfig(**{name: value for name, value in zero.items() if value != "auto"})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(["zero_optimization", *map(str, first["loc"])])
+        raise ConfigError(f"--deepspeed {file}: {key}: {first['msg']}, found {first['input']!r}") from error
 
 
 def check_mismatches(args: "TrainingArguments", file: str | None) -> None:

@@ -12,7 +12,8 @@ from transformers import HfArgumentParser
 from dpo.data.config import DataConfig
 from dpo.errors import ConfigError
 from dpo.flags import FlagParser, add_fields, check_flags, flag_names, parse_bool, yaml_to_argv
-from dpo.training.config import REFUSED, TrainingConfig
+from dpo.training.checks import REFUSED
+from dpo.training.config import TrainingConfig
 
 OWN_FLAGS = [
     *DataConfig.model_fields,
@@ -103,5 +104,6 @@ def resolved_flags(data: DataConfig, training: TrainingConfig) -> dict[str, Any]
     flags = json.loads(training.to_json_string())
     flags |= {"deepspeed": training.deepspeed_file, "local_rank": None, "hub_token": None}
     flags["gradient_accumulation_steps"] = training.accumulation_asked
+    flags["report_to"] = flags["report_to"] or "none"
     known = {f.name for f in dataclasses.fields(TrainingConfig) if f.init} - REFUSED.keys()
     return {name: value for name, value in flags.items() if name in known} | data.model_dump(mode="json")

@@ -186,58 +186,68 @@ class _CompletionLoss(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         head = Head.for_computing(weight, bias, transform)
-        by_hidden = torch.empty_like(hidden)
-        by_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
-        by_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_bias and bias is not None else None
+        gradients = Gradients(hidden, weight if needs_weight else None, bias if needs_bias else None)
         losses, logps = [], []
         with torch.autocast(weight.device.type, enabled=False):
             for pairs, tokens in groups_of_pairs(lengths, head.chunk_tokens):
-                chunks = [
-                    slice(start, min(start + head.chunk_tokens, tokens.stop))
-                    for start in range(tokens.start, tokens.stop, head.chunk_tokens)
-                ]
-                scores = [head.score(hidden[chunk], targets[chunk]) for chunk in chunks[:1]]
+                chunks = chunks_of(tokens, head.chunk_tokens)
+                kept = [head.score(hidden[chunks[0]], targets[chunks[0]])]
                 # A pair too long for one chunk is the one case whose logits are computed twice.
-                per_token = [scores[0].logps, *(head.score(hidden[c], targets[c]).logps for c in chunks[1:])]
+                per_token = [kept[0].logps, *(head.score(hidden[chunk], targets[chunk]).logps for chunk in chunks[1:])]
                 completions = lengths[2 * pairs.start : 2 * pairs.stop]
-                group_logps = sum_by_length(torch.cat(per_token), completions)
-                loss, slopes = value_and_slopes(pair_loss, group_logps, pairs)
-                per_token_slopes = slopes.repeat_interleave(torch.tensor(completions, device=slopes.device))
-                for chunk in chunks:
-                    score = scores.pop() if scores else head.score(hidden[chunk], targets[chunk])
-                    offset = chunk.start - tokens.start
-                    here = per_token_slopes[offset : offset + chunk.stop - chunk.start]
-                    by_output = head.gradient(score, targets[chunk], here)
-                    by_hidden[chunk] = by_output @ head.weight
-                    if by_weight is not None:
-                        add_product(by_weight, by_output.T, hidden[chunk].to(by_output.dtype))
-                    if by_bias is not None:
-                        by_bias += by_output.sum(dim=0)
-                    del score, by_output
+                logps.append(sum_by_length(torch.cat(per_token), completions))
+                loss, slopes = value_and_slopes(pair_loss, logps[-1], pairs)
                 losses.append(loss)
-                logps.append(group_logps)
-        ctx.gradients = (by_hidden, by_weight, by_bias)
-        ctx.dtypes = (hidden.dtype, weight.dtype, weight.dtype)
+                slopes = slopes.repeat_interleave(torch.tensor(completions, device=slopes.device))
+                for chunk, chunk_slopes in zip(chunks, torch.split(slopes, head.chunk_tokens), strict=True):
+                    scores = kept.pop() if kept else head.score(hidden[chunk], targets[chunk])
+                    gradients.add(head, hidden, chunk, head.gradient(scores, targets[chunk], chunk_slopes))
+                    del scores
+        ctx.gradients = gradients
         all_logps = torch.cat(logps)
         ctx.mark_non_differentiable(all_logps)
         return torch.stack(losses).sum(), all_logps
 
     @staticmethod
     def backward(ctx: Any, grad_loss: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        by_hidden, by_weight, by_bias = (
-            None if gradient is None else gradient.mul_(grad_loss).to(dtype)
-            for gradient, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)
-        )
+        gradients = ctx.gradients
         ctx.gradients = None
-        return by_hidden, by_weight, by_bias, None, None, None, None
+        return (*gradients.times(grad_loss), None, None, None, None)
 
 
-def add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
-    """Add left @ right to total, without another tensor of its size where the dtypes allow it."""
-    if left.dtype == total.dtype:
-        total.addmm_(left, right)
-    else:
-        total += left @ right
+class Gradients:
+    """Of a loss by the head's input and weights, summed over chunks in float32.
+
+    Args:
+        hidden: The head's input.
+        weight: The head's; None where it is frozen.
+        bias: The head's; None where there is none or it is frozen.
+    """
+
+    def __init__(self, hidden: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> None:
+        self.dtypes = [None if tensor is None else tensor.dtype for tensor in (hidden, weight, bias)]
+        self.by_hidden = torch.empty_like(hidden)
+        self.by_weight = None if weight is None else torch.zeros_like(weight, dtype=torch.float32)
+        self.by_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+
+    def add(self, head: Head, hidden: torch.Tensor, chunk: slice, by_output: torch.Tensor) -> None:
+        """Take in the gradient by a chunk of the head's output."""
+        self.by_hidden[chunk] = by_output @ head.weight
+        inputs = hidden[chunk].to(by_output.dtype)
+        if self.by_weight is not None and by_output.dtype == torch.float32:
+            self.by_weight.addmm_(by_output.T, inputs)
+        elif self.by_weight is not None:
+            self.by_weight += by_output.T @ inputs
+        if self.by_bias is not None:
+            self.by_bias += by_output.sum(dim=0)
+
+    def times(self, factor: torch.Tensor) -> list[torch.Tensor | None]:
+        """By hidden, weight and bias, in their dtypes, times a scalar."""
+        tensors = (self.by_hidden, self.by_weight, self.by_bias)
+        return [
+            None if tensor is None else tensor.mul_(factor).to(dtype)
+            for tensor, dtype in zip(tensors, self.dtypes, strict=True)
+        ]
 
 
 def value_and_slopes(pair_loss: PairLoss, logps: torch.Tensor, pairs: slice) -> tuple[torch.Tensor, torch.Tensor]:
@@ -266,6 +276,10 @@ def groups_of_pairs(lengths: Sequence[int], chunk_tokens: int) -> Iterator[tuple
             first, start = pair, end
         end += tokens
     yield slice(first, len(lengths) // 2), slice(start, end)
+
+
+def chunks_of(tokens: slice, size: int) -> list[slice]:
+    return [slice(start, min(start + size, tokens.stop)) for start in range(tokens.start, tokens.stop, size)]
 
 
 def sum_by_length(values: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:

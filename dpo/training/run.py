@@ -10,12 +10,14 @@ from typing import Any
 
 import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import TrainOutput
 
 from dpo.data.config import DataConfig
 from dpo.data.pipeline import PreparedData, prepare
 from dpo.data.tokenization import load_tokenizer
-from dpo.errors import ModelError
-from dpo.training.config import RESULTS, TrainingConfig
+from dpo.errors import ConfigError, ModelError
+from dpo.training.checks import RESULTS, WEIGHTS
+from dpo.training.config import TrainingConfig
 from dpo.training.distributed import finish, is_main_process, local_main_first, set_up
 from dpo.training.embedded import EMBEDDED, embedded_model
 from dpo.training.engine import why_padded
@@ -27,8 +29,6 @@ from dpo.training.reference import ReferenceCache, weights_fingerprint
 from dpo.training.sampling import SampleAnswers
 from dpo.training.summary import REPORTS, describe, evaluations, summarize
 from dpo.training.trainer import PreferenceTrainer
-
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
 
 def run(argv: list[str]) -> None:
@@ -65,10 +65,23 @@ def train(data: DataConfig, config: TrainingConfig) -> None:
     if config.sample_prompts:
         trainer.add_callback(samples)
     start_output(config, prepared)
-    result = trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
+    result = train_or_explain(trainer, config)
     evaluate_at_end(trainer)
     save(trainer, data, config, result.metrics | trainer.totals(), samples)
     say(summarize(config, evaluations(trainer.state.log_history), samples))
+
+
+def train_or_explain(trainer: PreferenceTrainer, config: TrainingConfig) -> TrainOutput:
+    """Train. What only shows once the number of steps is known is said in the run's own words."""
+    try:
+        result = trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
+    except ValueError as error:
+        if "DeepSpeed config values" not in str(error):
+            raise
+        raise ConfigError(f"--deepspeed {config.deepspeed_file} contradicts the flags: {error}") from error
+    if trainer.state.global_step == 1 and config.get_warmup_steps(1):
+        say("\nwarning: the model is unchanged, since the only step was one of warm-up, with a learning rate of 0")
+    return result
 
 
 def build_trainer(
@@ -91,19 +104,20 @@ def build_trainer(
         "processing_class": tokenizer,
     }
     reason = why_padded(config, policy) if config.engine == "packed" else None
-    if reason is not None:
-        say(f"engine: padded, since {reason}")
     if reason is not None or config.engine == "padded":
+        say(f"engine: padded, since {reason}" if reason else "engine: padded")
         return PreferenceTrainer(ref_model=load_reference(), **options)
+    folder = config.reference_folder
+    say(f"engine: packed, reference {'computed live' if folder is None else f'kept in {folder}'}")
     backend = choose_backend(policy.config._attn_implementation)
-    if config.reference_folder is None:
+    if folder is None:
         return PackedTrainer(ref_model=load_reference(), backend=backend, **options)
     identity = {
         "weights": weights_fingerprint(model, config.model_revision),
         "computes": [str(config.dtype), bool(config.bf16), bool(config.fp16), config.device.type, backend],
         "added_tokens": [*prepared.added_tokens, config.seed] if prepared.added_tokens else [],
     }
-    reference = Reference(load=load_reference, cache=ReferenceCache(config.reference_folder, identity))
+    reference = Reference(load=load_reference, cache=ReferenceCache(folder, identity))
     return PackedTrainer(reference=reference, backend=backend, **options)
 
 
@@ -121,7 +135,10 @@ def start_output(config: TrainingConfig, prepared: PreparedData) -> None:
     if not is_main_process():
         return
     output_dir = Path(str(config.output_dir))
-    output_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output_dir {output_dir}: cannot be made: {error.strerror}") from error
     if config.overwrite_output_dir:
         stale = [file for pattern in (*REPORTS, *WEIGHTS) for file in output_dir.glob(pattern)]
         for file in stale:

@@ -19,10 +19,7 @@ def describe(config: TrainingConfig) -> str:
     """The few numbers that a user would want to see before hours of training."""
     stage = config.deepspeed["zero_optimization"]["stage"] if isinstance(config.deepspeed, dict) else "none"
     compute = ", bfloat16 compute" if config.bf16 else ", float16 compute" if config.fp16 else ""
-    limit = config.max_tokens_per_micro_batch
-    bound = f", at most {limit} tokens at once" if limit else ""
     return (
-        f"engine: {config.engine}{bound}\n"
         f"global batch: {config.global_batch_size} pairs = {config.per_device_train_batch_size} at once x "
         f"{config.world_size} device(s) x {config.gradient_accumulation_steps} accumulation step(s)\n"
         f"precision: {str(config.dtype).removeprefix('torch.')} weights{compute}; device: {config.device}; "

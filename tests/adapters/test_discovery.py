@@ -53,6 +53,12 @@ def test_a_file_without_an_adapter_is_refused(folder: Path, text: str) -> None:
         find_adapters()
 
 
+def test_a_file_that_cannot_be_imported_is_named(folder: Path) -> None:
+    (folder / "zz_broken.py").write_text("def convert(row, options:\n")
+    with pytest.raises(AdapterError, match=r"zz_broken\.py cannot be imported: SyntaxError"):
+        find_adapters()
+
+
 def test_an_unknown_adapter_lists_what_there_is() -> None:
     with pytest.raises(AdapterError) as caught:
         get_adapter("ultrafeedbck")

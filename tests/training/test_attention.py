@@ -36,3 +36,9 @@ def test_flash_attention_asked_for_and_not_there_names_the_requirements(monkeypa
     with pytest.raises(ModelError, match=r"requirements-gpu\.txt") as error:
         resolve_attention("flash_attention_2", half_precision=True)
     assert ("CUDA" in str(error.value)) is not cuda
+
+
+def test_flex_attention_is_refused_where_it_cannot_train(monkeypatch):
+    pretend(monkeypatch, cuda=False, package=False)
+    with pytest.raises(ModelError, match="no backward pass on a CPU"):
+        resolve_attention("flex_attention", half_precision=False)

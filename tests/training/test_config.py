@@ -1,5 +1,7 @@
 """Flags: defaults, YAML, derived batches, refusals."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
@@ -42,7 +44,7 @@ def test_what_is_left_open_of_the_batch_is_derived(given, world_size, expected):
     [
         ({"global_batch_size": 32}, 3, "30 and 33"),
         ({"global_batch_size": 10, "per_device": 4}, 1, "8 and 12"),
-        ({"global_batch_size": 2}, 4, "are 4"),
+        ({"global_batch_size": 2}, 4, "is 4"),
     ],
 )
 def test_a_batch_that_does_not_divide_names_the_nearest_that_do(given, world_size, nearest):
@@ -140,6 +142,19 @@ def test_the_launchers_local_rank_is_accepted():
         (["--f_alpha_divergence_coef", "0.7"], "alpha_divergence alone"),
         (["--resume_from_checkpoint", "missing"], "no such folder"),
         (["--resume_from_checkpoint", "latest"], "holds no checkpoint"),
+        (["--resume_from_checkpoint", "."], "is no checkpoint"),
+        (["--report_to", "foo"], "unknown value of --report_to 'foo'"),
+        (["--attn_implementation", "sdpaa"], "Did you mean sdpa"),
+        (["--learning_rate", "-1"], "expected 0 or more"),
+        (["--beta", "0"], "above 0"),
+        (["--num_train_epochs", "0"], "above 0"),
+        (["--max_steps", "0"], "1 or more"),
+        (["--per_device_eval_batch_size", "0"], "above 0"),
+        (["--sample_prompts", "-1"], "expected 0 or more"),
+        (["--precompute_ref_log_probs", "true"], "not offered by --engine packed: --reference_cache"),
+        (["--auto_find_batch_size", "true"], "--max_tokens_per_micro_batch bounds memory"),
+        (["--engine", "padded", "--max_tokens_per_micro_batch", "100"], "not read by --engine padded"),
+        (["--engine", "fast"], "invalid choice"),
     ],
 )
 def test_what_would_be_ignored_or_is_wrong_is_refused(flags, message):
@@ -158,8 +173,40 @@ def test_a_finished_run_is_not_overwritten_unless_asked(tmp_path):
     assert training_config("--output_dir", str(tmp_path), "--overwrite_output_dir").overwrite_output_dir
 
 
+def test_a_model_that_stands_in_output_dir_is_not_overwritten_unless_asked(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ConfigError, match="holds a model"):
+        training_config("--output_dir", str(tmp_path))
+    assert training_config("--output_dir", str(tmp_path), "--overwrite_output_dir").overwrite_output_dir
+
+
+def test_where_the_reference_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("DPO_CACHE", str(tmp_path))
+    assert training_config().reference_folder == tmp_path / "reference"
+    assert training_config("--reference_cache", "mine").reference_folder == Path("mine")
+    for off in (["--no-reference_cache"], ["--reference_cache", "none"], ["--reference_cache=false"]):
+        assert training_config(*off).reference_folder is None
+
+
+def test_what_follows_from_the_number_of_devices_is_not_written_down():
+    data, flags = parse_flags([*REQUIRED, "--global_batch_size", "8", "--per_device_train_batch_size", "2"])
+    written = resolved_flags(data, TrainingConfig(**flags))
+    assert (written["global_batch_size"], written["gradient_accumulation_steps"]) == (8, None)
+    assert written["report_to"] == "none", "an empty list would be silence, and WANDB_PROJECT would fill it"
+
+
+def test_wandb_needs_a_login_unless_it_is_offline(monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_PROJECT", "p")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="wandb login"):
+        training_config()
+
+
 def test_wandb_is_on_when_its_project_is_set(monkeypatch):
     monkeypatch.setenv("WANDB_PROJECT", "p")
+    monkeypatch.setenv("WANDB_MODE", "offline")
     assert training_config().report_to == ["wandb"]
     assert training_config("--report_to", "none").report_to == []
 
@@ -208,7 +255,8 @@ def test_the_last_checkpoint_is_found(tmp_path):
 def test_a_deepspeed_configuration_can_stand_in_the_yaml_file(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("use_cpu: true\ndeepspeed: {zero_optimization: {stage: 2}}\nreport_to: [none]\n")
-    assert training_config("--config", str(file)).deepspeed == {"zero_optimization": {"stage": 2}}
+    assert training_config("--config", str(file)).deepspeed["zero_optimization"] == {"stage": 2}
+    assert training_config("--config", str(file)).deepspeed["zero_optimization"] == {"stage": 2}
 
 
 @pytest.mark.parametrize("native", [True, False])

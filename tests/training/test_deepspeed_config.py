@@ -41,6 +41,31 @@ def test_at_stage_3_the_final_model_is_gathered(tmp_path):
         load_deepspeed_config(file)
 
 
+def test_batch_sizes_that_the_json_leaves_out_come_from_the_flags(tmp_path):
+    config = config_with({"zero_optimization": {"stage": 2}}, tmp_path, "--global_batch_size", "8")
+    filled = config.hf_deepspeed_config.config
+    assert filled["train_batch_size"] == 8
+    assert filled["train_micro_batch_size_per_gpu"] * filled["gradient_accumulation_steps"] == 8
+
+
+def test_more_accumulation_is_told_to_deepspeed(tmp_path):
+    config = config_with({}, tmp_path, "--global_batch_size", "8", "--per_device_train_batch_size", "8")
+    config.set_accumulation(3)
+    filled = config.hf_deepspeed_config.config
+    assert filled is config.deepspeed_plugin.deepspeed_config
+    assert filled["gradient_accumulation_steps"] == 3
+    assert filled["train_batch_size"] == 3 * filled["train_micro_batch_size_per_gpu"]
+
+
+@pytest.mark.parametrize(
+    ("zero", "named"),
+    [({"stge": 2}, "Did you mean stage"), ({"stage": 7}, r"zero_optimization\.stage"), ({"stage": "two"}, "stage")],
+)
+def test_what_deepspeed_would_refuse_is_refused_before_the_model_is_loaded(zero, named, tmp_path):
+    with pytest.raises(ConfigError, match=named):
+        config_with({"zero_optimization": zero}, tmp_path)
+
+
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_a_file_that_is_no_json_object_is_refused(text, tmp_path):
     file = tmp_path / "ds.json"

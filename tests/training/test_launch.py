@@ -1,13 +1,14 @@
 """main.py under the launchers that users have, on a tiny model, to the end."""
 
 import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, FalconConfig, FalconForCausalLM
 
 from .conftest import ROOT, Launch
 
@@ -62,6 +63,10 @@ def assert_whole(output_dir: Path, start: Path) -> None:
     assert report["total"]["rows"] == report["total"]["kept"] == sum(report["pairs"].values()) == 24
     results = json.loads((output_dir / "train_results.json").read_text())
     assert results["train_runtime"] > 0 and results["train_samples_per_second"] > 0
+    assert results["peak_memory_gib"] > 0.1
+    if results["engine"] == "packed":
+        assert results["pairs"] == 12 and results["tokens"] < results["tokens_unshared"]
+        assert results["reference_runtime"] >= 0
     evaluations = json.loads((output_dir / "eval_results.json").read_text())
     assert evaluations["before"]["eval_loss"] == pytest.approx(LOG_2, abs=1e-4)
     assert evaluations["after"]["step"] == 3
@@ -99,6 +104,60 @@ def test_swapping_the_json_changes_the_zero_stage_and_not_the_losses(launch: Lau
     assert losses[1][2] < LOG_2 - 1e-3, "three steps at this rate must move the loss"
     assert losses[2] == pytest.approx(losses[1], abs=1e-3)
     assert losses[3] == pytest.approx(losses[1], abs=1e-3)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_both_engines_give_the_same_losses_on_two_ranks(stage, launch: Launch, tiny_model, rows, tmp_path):
+    """With a head of its own, whose gradient reaches ZeRO-3's shards by another way than a tied one."""
+    untied = tmp_path / "untied"
+    shutil.copytree(tiny_model, untied)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, tie_word_embeddings=False)
+    model.config.tie_word_embeddings = False
+    model.save_pretrained(untied)
+    runs = {}
+    for engine in ("packed", "padded"):
+        output_dir = tmp_path / engine
+        done = launch(
+            ["deepspeed", "--num_gpus", "2", "--master_port", "29615"],
+            *short_run(untied, rows, output_dir),
+            *("--engine", engine, "--per_device_eval_batch_size", "3"),
+            *("--deepspeed", str(ROOT / f"ds_configs/zero{stage}.json")),
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert_whole(output_dir, untied)
+        log = json.loads((output_dir / "trainer_state.json").read_text())["log_history"]
+        runs[engine] = train_losses(output_dir), [entry["grad_norm"] for entry in log if "grad_norm" in entry]
+    assert runs["packed"][0] == pytest.approx(runs["padded"][0], rel=1e-4)
+    assert runs["packed"][1] == pytest.approx(runs["padded"][1], rel=1e-3)
+    assert not torch.equal(model.lm_head.weight, AutoModelForCausalLM.from_pretrained(output_dir).lm_head.weight)
+
+
+def test_an_architecture_that_packed_cannot_compute_takes_padded_and_says_so_once(
+    launch: Launch, tiny_model, rows, tmp_path
+):
+    falcon = tmp_path / "falcon"
+    shutil.copytree(tiny_model, falcon)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    vocabulary = AutoModelForCausalLM.from_pretrained(tiny_model).config.vocab_size
+    FalconForCausalLM(FalconConfig(vocab_size=vocabulary, **sizes)).save_pretrained(falcon)
+    done = launch(["python"], *short_run(falcon, rows, tmp_path / "out"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (
+        done.stdout.count("engine: padded, since FalconForCausalLM is outside transformers' attention interface") == 1
+    )
+    assert json.loads((tmp_path / "out" / "train_results.json").read_text())["engine"] == "padded"
+
+
+def test_one_rank_and_two_give_the_same_losses(launch: Launch, tiny_model, rows, tmp_path):
+    losses = []
+    for launcher in ("python", "torchrun"):
+        output_dir = tmp_path / launcher
+        flags = [*short_run(tiny_model, rows, output_dir), "--max_tokens_per_micro_batch", "120"]
+        done = launch(LAUNCHERS[launcher][0], *flags)
+        assert done.returncode == 0, done.stderr[-3000:]
+        losses.append(train_losses(output_dir))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0][2] < LOG_2 - 1e-3
 
 
 def test_python_alone_takes_a_deepspeed_json(launch: Launch, tiny_model, rows, tmp_path):

@@ -1,5 +1,7 @@
 """The packed engine against the padded one and against plain trl.DPOTrainer: the same numbers, in float32."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from trl import DPOConfig, DPOTrainer
 
 from dpo.training.config import TrainingConfig
+from dpo.training.embedded import embedded_model
 from dpo.training.packed_trainer import PackedTrainer
 from dpo.training.trainer import PreferenceTrainer
 
@@ -80,24 +83,22 @@ def trainers(tiny_model: Path, tmp_path: Path):
     """Builds one trainer of each kind on the same weights: packed, padded, and TRL's own."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
 
-    def make(architecture: str, pairs: Dataset, **flags):
+    def make(load: Callable[[int], PreTrainedModel], pairs: Dataset, noise: float):
         config = {
             "model_name_or_path": str(tiny_model),
             "output_dir": str(tmp_path / "out"),
             "per_device_train_batch_size": len(pairs),
             "global_batch_size": len(pairs),
             "gradient_checkpointing": False,
-        } | flags
-        policy, reference = build(architecture, seed=0), build(architecture, seed=2)
-        with torch.no_grad():  # near the reference, so that no sigmoid is at its end
-            for mine, other in zip(policy.parameters(), reference.parameters(), strict=True):
-                mine.copy_(other + 0.02 * torch.randn_like(other))
+        }
 
-        def models():
-            copies = build(architecture), build(architecture)
-            copies[0].load_state_dict(policy.state_dict())
-            copies[1].load_state_dict(reference.state_dict())
-            return dict(zip(("model", "ref_model"), copies, strict=True))
+        def models() -> dict[str, PreTrainedModel]:
+            policy, reference = load(0), load(0)
+            torch.manual_seed(2)
+            with torch.no_grad():  # near the reference, so that no sigmoid is at its end
+                for parameter in policy.parameters():
+                    parameter += noise * torch.randn_like(parameter)
+            return {"model": policy, "ref_model": reference}
 
         options = {"train_dataset": pairs, "processing_class": tokenizer}
         packed = PackedTrainer(
@@ -134,7 +135,18 @@ def gradients(trainer, batch) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_loss_logps_and_gradients_are_those_of_the_padded_engine_and_of_trl(architecture, trainers):
     pairs = random_pairs()
-    packed, padded, plain = trainers(architecture, pairs)
+    assert_equal(*trainers(lambda seed: build(architecture, seed), pairs, noise=0.02), pairs)
+
+
+def test_so_they_are_for_the_real_model(trainers, session_cache, monkeypatch):
+    monkeypatch.setenv("DPO_CACHE", str(session_cache))
+    folder = embedded_model()
+    pairs = random_pairs(4, vocabulary=49_152).select(range(3))  # without identical answers, whose margin is rounding
+    load = partial(AutoModelForCausalLM.from_pretrained, folder, dtype=torch.float32)
+    assert_equal(*trainers(lambda seed: load(), pairs, noise=1e-4), pairs)
+
+
+def assert_equal(packed: PackedTrainer, padded: PreferenceTrainer, plain: DPOTrainer, pairs: Dataset) -> None:
     pack = next(iter(packed.get_train_dataloader()))
     rows = list(pack["pack"].rows)
     assert sorted(rows) == list(range(len(pairs)))

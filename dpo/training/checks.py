@@ -1,0 +1,175 @@
+"""What can be seen to be wrong with a run's flags before any device is touched."""
+
+__all__ = ["REFUSED", "RESULTS", "WEIGHTS", "check_config"]
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_utils import get_last_checkpoint
+from trl import DPOConfig
+
+from dpo.errors import ConfigError, unknown_name
+
+if TYPE_CHECKING:
+    from dpo.training.config import TrainingConfig
+
+RESULTS = "train_results.json"
+"""Written last: an output_dir that has it holds a finished run."""
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+"""What a saved model's weights are called."""
+
+REFUSED = {
+    "truncation_mode": "nothing is truncated here; rows above --max_length are dropped and counted",
+    "padding_free": "TRL's switch does nothing at present",
+    "pad_token": "the tokenizer's own is used",
+    "dataset_num_proc": "rows are prepared before TRL sees them",
+    "model_init_kwargs": "use --attn_implementation, --model_revision and --bf16",
+    "label_smoothing_factor": "it belongs to cross-entropy, which DPO does not compute",
+    "remove_unused_columns": "the columns are prepared already",
+}
+"""Flags of the libraries that would be ignored here, and what to do instead."""
+
+REFUSED_BY_PACKED = {
+    "precompute_ref_log_probs": "--reference_cache does that",
+    "precompute_ref_batch_size": "--per_device_eval_batch_size is for the reference too",
+    "auto_find_batch_size": "--max_tokens_per_micro_batch bounds memory",
+    "pad_to_multiple_of": "nothing is padded",
+}
+
+LOSSES = (
+    *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired"),
+    *("apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
+)
+LOSS_OPTIONS = {
+    "label_smoothing": {"robust", "exo_pair", "aot", "aot_unpaired"},
+    "discopop_tau": {"discopop"},
+}
+"""Options that only some losses read. The others ignore them without a word."""
+DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
+
+ABOVE_ZERO = ("beta", "num_train_epochs", "eval_steps", "logging_steps", "save_steps", "per_device_eval_batch_size")
+NOT_BELOW_ZERO = ("learning_rate", "sample_prompts", "warmup_steps", "max_grad_norm", "weight_decay")
+
+
+def check_config(config: "TrainingConfig") -> None:
+    """Refuse what is missing, out of its range, without effect, or would overwrite something.
+
+    Raises:
+        ConfigError: saying which flag, and what to do.
+    """
+    for name in ("model_name_or_path", "output_dir"):
+        if not getattr(config, name):
+            raise ConfigError(f"--{name} is missing")
+    check_output_dir(config)
+    check_resuming(config)
+    check_ranges(config)
+    check_loss(config)
+    defaults = {f.name: f.default for f in dataclasses.fields(DPOConfig)}
+    refused = REFUSED if config.engine == "padded" else REFUSED | REFUSED_BY_PACKED
+    for name, reason in refused.items():
+        if getattr(config, name) != defaults[name]:
+            engine = " by --engine packed" if name in REFUSED_BY_PACKED else ""
+            raise ConfigError(f"--{name} is not offered{engine}: {reason}")
+    if config.engine == "padded" and config.max_tokens_per_micro_batch is not None:
+        raise ConfigError("--max_tokens_per_micro_batch is not read by --engine padded")
+    for name in reporters(config.report_to):
+        if name not in (*INTEGRATION_TO_CALLBACK, "all", "none"):
+            raise ConfigError(unknown_name("value of --report_to", name, INTEGRATION_TO_CALLBACK))
+        if name == "wandb":
+            check_login()
+
+
+def check_login() -> None:
+    """Refuse to train for hours towards a Weights & Biases that nobody is logged in to, nor can log in to now."""
+    if os.environ.get("WANDB_MODE", "online") != "online" or sys.stdin.isatty():
+        return
+    import wandb  # 1 s, for runs that report to it alone
+
+    if wandb.api.api_key is None:
+        raise ConfigError(
+            "Weights & Biases is on, and no one is logged in.\n"
+            "  Run `wandb login`, set WANDB_MODE=offline, or pass --report_to none."
+        )
+
+
+def reporters(report_to: Any) -> list[str]:
+    return [] if report_to is None else [report_to] if isinstance(report_to, str) else list(report_to)
+
+
+def check_output_dir(config: "TrainingConfig") -> None:
+    """Refuse a folder that cannot be made, or whose content would be lost."""
+    output_dir, model = Path(str(config.output_dir)).resolve(), Path(str(config.model_name_or_path)).resolve()
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ConfigError(f"--output_dir {config.output_dir} is a file, expected a folder or nothing")
+    if output_dir == model:
+        raise ConfigError("--output_dir is the folder of --model_name_or_path, which would be overwritten")
+    if config.overwrite_output_dir or not output_dir.exists():
+        return
+    if (output_dir / RESULTS).exists():
+        raise ConfigError(
+            f"--output_dir {config.output_dir} holds a finished run ({RESULTS}).\n"
+            "  Choose another folder, or pass --overwrite_output_dir to replace it."
+        )
+    if weights := next((file for pattern in WEIGHTS for file in output_dir.glob(pattern)), None):
+        raise ConfigError(
+            f"--output_dir {config.output_dir} holds a model ({weights.name}).\n"
+            "  Choose another folder, or pass --overwrite_output_dir to replace it."
+        )
+
+
+def check_resuming(config: "TrainingConfig") -> None:
+    """Find the checkpoint that 'latest' means, and refuse a folder that is none."""
+    wanted = config.resume_from_checkpoint
+    if not wanted:
+        return
+    if str(wanted).lower() in ("true", "latest"):
+        output_dir = str(config.output_dir)
+        config.resume_from_checkpoint = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
+        if config.resume_from_checkpoint is None:
+            raise ConfigError(f"--resume_from_checkpoint: {output_dir} holds no checkpoint-* folder")
+    elif not Path(wanted).is_dir():
+        raise ConfigError(f"--resume_from_checkpoint {wanted}: there is no such folder")
+    elif not (Path(wanted) / "trainer_state.json").exists() or (Path(wanted) / RESULTS).exists():
+        raise ConfigError(
+            f"--resume_from_checkpoint {wanted} is no checkpoint.\n  Expected a checkpoint-* folder of an output_dir."
+        )
+
+
+def check_ranges(config: "TrainingConfig") -> None:
+    for name in ABOVE_ZERO:
+        value = getattr(config, name)
+        if value is not None and value <= 0:
+            raise ConfigError(f"--{name} {value}: expected a number above 0")
+    for name in NOT_BELOW_ZERO:
+        if getattr(config, name) < 0:
+            raise ConfigError(f"--{name} {getattr(config, name)}: expected 0 or more")
+    if config.max_steps == 0 or config.max_steps < -1:
+        raise ConfigError(f"--max_steps {config.max_steps}: expected 1 or more; leave it out to count epochs")
+
+
+def check_loss(config: "TrainingConfig") -> None:
+    """Refuse losses that are not there, and options that the chosen one does not read."""
+    defaults = {f.name: f.default for f in dataclasses.fields(DPOConfig)}
+    for name, readers in LOSS_OPTIONS.items():
+        if getattr(config, name) != defaults[name] and not readers & set(config.loss_type):
+            raise ConfigError(
+                f"--{name} is not read by --loss_type {' '.join(config.loss_type)}.\n"
+                f"  It belongs to: {', '.join(sorted(readers))}."
+            )
+    for kind, given, known in (
+        ("loss", config.loss_type, LOSSES),
+        ("divergence", [config.f_divergence_type], DIVERGENCES),
+    ):
+        for name in given:
+            if name not in known:
+                raise ConfigError(unknown_name(kind, name, known))
+    if "exo_pair" in config.loss_type and config.label_smoothing == 0:
+        raise ConfigError("--loss_type exo_pair needs --label_smoothing above 0; its paper takes 1e-3")
+    if config.f_alpha_divergence_coef != defaults["f_alpha_divergence_coef"] and (
+        config.f_divergence_type != "alpha_divergence"
+    ):
+        raise ConfigError("--f_alpha_divergence_coef is read by --f_divergence_type alpha_divergence alone")
