@@ -106,17 +106,19 @@ def test_swapping_the_json_changes_the_zero_stage_and_not_the_losses(launch: Lau
     assert losses[3] == pytest.approx(losses[1], abs=1e-3)
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-def test_both_engines_give_the_same_losses_on_two_ranks(stage, launch: Launch, tiny_model, rows, tmp_path):
-    """With a head of its own, whose gradient reaches ZeRO-3's shards by another way than a tied one."""
+def test_both_engines_give_the_same_losses_on_two_ranks(launch: Launch, tiny_model, rows, tmp_path):
+    """With a head of its own, whose gradient reaches ZeRO-3's shards by another way than a tied one.
+
+    Padded runs at ZeRO-2: at ZeRO-3 TRL 1.16 stops at such a head ("Cannot partition a param in flight").
+    """
     untied = tmp_path / "untied"
     shutil.copytree(tiny_model, untied)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, tie_word_embeddings=False)
     model.config.tie_word_embeddings = False
     model.save_pretrained(untied)
     runs = {}
-    for engine in ("packed", "padded"):
-        output_dir = tmp_path / engine
+    for engine, stage in (("packed", 2), ("packed", 3), ("padded", 2)):
+        output_dir = tmp_path / f"{engine}{stage}"
         done = launch(
             ["deepspeed", "--num_gpus", "2", "--master_port", "29615"],
             *short_run(untied, rows, output_dir),
@@ -126,9 +128,11 @@ def test_both_engines_give_the_same_losses_on_two_ranks(stage, launch: Launch, t
         assert done.returncode == 0, done.stderr[-3000:]
         assert_whole(output_dir, untied)
         log = json.loads((output_dir / "trainer_state.json").read_text())["log_history"]
-        runs[engine] = train_losses(output_dir), [entry["grad_norm"] for entry in log if "grad_norm" in entry]
-    assert runs["packed"][0] == pytest.approx(runs["padded"][0], rel=1e-4)
-    assert runs["packed"][1] == pytest.approx(runs["padded"][1], rel=1e-3)
+        runs[engine, stage] = train_losses(output_dir), [entry["grad_norm"] for entry in log if "grad_norm" in entry]
+    losses, norms = runs["padded", 2]
+    for stage in (2, 3):
+        assert runs["packed", stage][0] == pytest.approx(losses, rel=1e-4)
+        assert runs["packed", stage][1] == pytest.approx(norms, rel=1e-3)
     assert not torch.equal(model.lm_head.weight, AutoModelForCausalLM.from_pretrained(output_dir).lm_head.weight)
 
 
