@@ -138,7 +138,7 @@ class PackedTrainer(PreferenceTrainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[dict[str, Any]]:
         if eval_dataset is not None and eval_dataset is not self.eval_dataset:
-            raise NotImplementedError("the packed engine evaluates the eval_dataset it was built with")
+            raise ValueError("expected the eval_dataset that the trainer was built with, whose reference is known")
         plan = plan_all(
             count_tokens(self.eval_dataset),
             pairs_at_once=self.args.per_device_eval_batch_size,
