@@ -152,13 +152,7 @@ def completion_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum of the pairs' losses, differentiable by hidden, weight and bias, and the log-probabilities.
 
-    Args:
-        hidden: What predicts each completion token, (completion tokens, width).
-        weight: The head's, (vocabulary, width).
-        bias: The head's, (vocabulary,), or None.
-        targets: The completion tokens, int64 (completion tokens,).
-        lengths: Tokens of chosen and rejected, pair after pair.
-        transform: What follows the head.
+    Args are those of completion_logps, with chosen before rejected, pair after pair, and
         pair_loss: From log-probabilities to a sum of losses.
 
     Returns:

@@ -8,9 +8,19 @@ Each function takes query (1, heads, tokens, head size), key and value (1, key h
 (1, tokens, heads, head size), what transformers' models expect of an attention.
 """
 
-__all__ = ["BACKENDS", "PACKED", "choose_backend", "flash_packed", "flex_packed", "register", "sdpa_packed"]
+__all__ = [
+    "BACKENDS",
+    "PACKED",
+    "Scoring",
+    "choose_backend",
+    "flash_packed",
+    "flex_packed",
+    "register",
+    "sdpa_packed",
+]
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +36,20 @@ PACKED = "dpo_packed_{}"
 """Name that a back end has among transformers' attentions."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How a layer turns queries and keys into probabilities."""
+
+    scale: float
+    """Factor of the scores."""
+    sliding_window: int | None = None
+    """Tokens that a query sees, itself included; None sees all before it."""
+    softcap: float | None = None
+    """Scores become softcap tanh(scores / softcap). Gemma 2, arXiv:2408.00118, section 2."""
+    sinks: torch.Tensor | None = None
+    """A score of each head that takes probability and gives nothing, (heads,)."""
+
+
 class PackedAttention(Protocol):
     """The contract of a back end."""
 
@@ -35,12 +59,8 @@ class PackedAttention(Protocol):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        *,
         layout: PackLayout,
-        scaling: float,
-        sliding_window: int | None,
-        softcap: float | None,
-        sinks: torch.Tensor | None,
+        scoring: Scoring,
     ) -> torch.Tensor: ...
 
 
@@ -49,17 +69,13 @@ def sdpa_packed(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    *,
     layout: PackLayout,
-    scaling: float,
-    sliding_window: int | None,
-    softcap: float | None,
-    sinks: torch.Tensor | None,
+    scoring: Scoring,
 ) -> torch.Tensor:
     """Two calls a pair of torch's scaled_dot_product_attention; plain matrix products for what it does not offer."""
     # One split each, so that the backward pass writes each gradient once.
     queries, keys, values = (torch.split(tensor, layout.segments, dim=2) for tensor in (query, key, value))
-    plain = softcap is not None or sinks is not None
+    plain = scoring.softcap is not None or scoring.sinks is not None
     outputs = []
     for pair, lengths in enumerate(layout.lengths):
         both, rejected = 2 * pair, 2 * pair + 1
@@ -70,12 +86,18 @@ def sdpa_packed(
             (queries[both], keys[both], values[both]),
             (queries[rejected], rejected_key, rejected_value),
         ):
-            mask = causal_mask(q.shape[2], k.shape[2], sliding_window, q.device)
+            mask = causal_mask(q.shape[2], k.shape[2], scoring.sliding_window, q.device)
             if plain:
-                output = plain_attention(q, k, v, mask=mask, scaling=scaling, softcap=softcap, sinks=sinks)
+                output = plain_attention(q, k, v, mask, scoring)
             else:
                 output = functional.scaled_dot_product_attention(
-                    q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+                    q,
+                    k,
+                    v,
+                    attn_mask=mask,
+                    is_causal=mask is None,
+                    scale=scoring.scale,
+                    enable_gqa=q.shape[1] != k.shape[1],
                 )
             outputs.append(output.transpose(1, 2))
     return torch.cat(outputs, dim=1)
@@ -98,11 +120,8 @@ def plain_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    *,
     mask: torch.Tensor | None,
-    scaling: float,
-    softcap: float | None = None,
-    sinks: torch.Tensor | None = None,
+    scoring: Scoring,
 ) -> torch.Tensor:
     """Attention written out, with soft-capped scores and sinks.
 
@@ -111,23 +130,21 @@ def plain_attention(
         key: (1, key heads, keys, head size).
         value: As key.
         mask: What may be seen, bool (queries, keys); None is causal.
-        scaling: Factor of the scores.
-        softcap: Scores become softcap tanh(scores / softcap). Gemma 2, arXiv:2408.00118, section 2.
-        sinks: A score of each head that takes probability and gives nothing, (heads,).
+        scoring: Its sliding window is the mask's.
 
     Returns:
         (1, heads, queries, head size).
     """
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    scores = query @ key.transpose(2, 3) * scaling
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
+    scores = query @ key.transpose(2, 3) * scoring.scale
+    if scoring.softcap is not None:
+        scores = scoring.softcap * torch.tanh(scores / scoring.softcap)
     if mask is None:
         mask = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).tril()
     scores = scores.masked_fill(~mask, float("-inf")).float()
-    if sinks is not None:
-        sink = sinks.float().view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+    if scoring.sinks is not None:
+        sink = scoring.sinks.float().view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
         scores = torch.cat((scores, sink), dim=3)
     weights = scores.softmax(dim=3)[..., : key.shape[2]]
     return weights.to(value.dtype) @ value
@@ -138,16 +155,13 @@ def flash_packed(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    *,
     layout: PackLayout,
-    scaling: float,
-    sliding_window: int | None,
-    softcap: float | None,
-    sinks: torch.Tensor | None,
+    scoring: Scoring,
+    *,
     varlen_attention: Callable[..., torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """One call of flash attention's varlen function, or of varlen_attention, which has its signature, for all pairs."""
-    if sinks is not None:
+    if scoring.sinks is not None:
         raise ModelError("flash attention 2 has no attention sinks: pass --attn_implementation flex_attention")
     if varlen_attention is None:
         from flash_attn import flash_attn_varlen_func  # here, since only a GPU machine can build it
@@ -163,10 +177,10 @@ def flash_packed(
         cu_seqlens_k=varlen.cu_seqlens_k,
         max_seqlen_q=varlen.max_seqlen_q,
         max_seqlen_k=varlen.max_seqlen_k,
-        softmax_scale=scaling,
+        softmax_scale=scoring.scale,
         causal=True,
-        window_size=(-1, -1) if sliding_window is None else (sliding_window - 1, 0),
-        softcap=softcap or 0.0,
+        window_size=(-1, -1) if scoring.sliding_window is None else (scoring.sliding_window - 1, 0),
+        softcap=scoring.softcap or 0.0,
     )
     return output[None]
 
@@ -176,12 +190,8 @@ def flex_packed(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    *,
     layout: PackLayout,
-    scaling: float,
-    sliding_window: int | None,
-    softcap: float | None,
-    sinks: torch.Tensor | None,
+    scoring: Scoring,
 ) -> torch.Tensor:
     """Transformers' flex attention with a block mask of the pack."""
     output: torch.Tensor
@@ -190,10 +200,10 @@ def flex_packed(
         query,
         key,
         value,
-        block_mask(layout, sliding_window),
-        scaling=scaling,
-        softcap=softcap,
-        s_aux=sinks,
+        block_mask(layout, scoring.sliding_window),
+        scaling=scoring.scale,
+        softcap=scoring.softcap,
+        s_aux=scoring.sinks,
     )
     return output
 
@@ -251,19 +261,9 @@ def transformers_attention(backend: PackedAttention) -> Callable[..., tuple[torc
     ) -> tuple[torch.Tensor, None]:
         if dropout:
             raise ModelError("--engine packed has no attention dropout: set it to 0 in config.json, or --engine padded")
-        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        output = backend(
-            module,
-            query,
-            key,
-            value,
-            layout=layout,
-            scaling=scaling,
-            sliding_window=sliding_window,
-            softcap=softcap,
-            sinks=s_aux,
-        )
-        return output, None
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        scoring = Scoring(scale=scale, sliding_window=sliding_window, softcap=softcap, sinks=s_aux)
+        return backend(module, query, key, value, layout, scoring), None
 
     return attention
 

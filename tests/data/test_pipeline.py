@@ -17,7 +17,7 @@ from dpo.data.config import DataConfig
 from dpo.data.pipeline import PreparedData, convert_row, prepare
 from dpo.data.source import parse_source
 from dpo.data.tokenization import Tokenizer, load_tokenizer
-from dpo.errors import ConfigError, DataError, DPOError, SourceError, TemplateError
+from dpo.errors import AdapterError, ConfigError, DataError, DPOError, SourceError, TemplateError
 from dpo.records import Drop
 from tests.adapters.rows import mutate
 from tests.builders import SAMPLES, data_config, pair, save_tokenizer, train_byte_level
@@ -472,3 +472,7 @@ class TestConvertRow:
             raise KeyError("a")
 
         assert self.reasons(convert)[-1] == "malformed_row"
+
+    def test_a_pair_that_is_returned_and_not_yielded_is_the_adapters_mistake(self) -> None:
+        with pytest.raises(AdapterError, match="yield"):
+            self.reasons(lambda row, options: pair())

@@ -185,6 +185,24 @@ def test_the_deepspeed_launcher_passes_on_a_user_error_once_with_exit_code_2(lau
     assert not (tmp_path / "out").exists()
 
 
+def test_a_scheduler_that_contradicts_the_number_of_steps_is_a_user_error(launch: Launch, tiny_model, rows, tmp_path):
+    """Known only once the steps are counted, which is after the models are loaded."""
+    config = json.loads((ROOT / "ds_configs/zero1.json").read_text())
+    config["scheduler"] = {"type": "WarmupDecayLR", "params": {"total_num_steps": 77}}
+    file = tmp_path / "scheduled.json"
+    file.write_text(json.dumps(config))
+    done = launch(["python"], *short_run(tiny_model, rows, tmp_path / "out"), "--deepspeed", str(file))
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert f"--deepspeed {file} contradicts the flags" in done.stderr and "total_num_steps" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_whose_only_step_has_rate_0_says_that_the_model_is_unchanged(launch: Launch, tiny_model, rows, tmp_path):
+    done = launch(["python"], *short_run(tiny_model, rows, tmp_path / "out"), "--max_steps", "1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "warning: the model is unchanged" in done.stdout
+
+
 def read_wandb(file: Path) -> list[Any]:
     """Records of an offline run file: LevelDB's log format behind a header of 7 bytes, in blocks of 32 KiB."""
     from wandb.proto import wandb_internal_pb2

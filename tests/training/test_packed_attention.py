@@ -5,6 +5,7 @@ import torch
 
 from dpo.errors import ModelError
 from dpo.training.packed_attention import (
+    Scoring,
     choose_backend,
     flash_packed,
     flex_packed,
@@ -19,14 +20,14 @@ TOKENS = sum(map(sum, LAYOUT.lengths))
 HEADS, KEY_HEADS, SIZE = 4, 2, 16
 
 VARIANTS = {
-    "plain": {},
-    "sliding window": {"sliding_window": 4},
-    "window of one": {"sliding_window": 1},
-    "window longer than a pair": {"sliding_window": 100},
-    "soft-capping": {"softcap": 1.5},
-    "soft-capping in a window": {"softcap": 1.5, "sliding_window": 3},
+    "plain": Scoring(scale=0.3),
+    "sliding window": Scoring(scale=0.3, sliding_window=4),
+    "window of one": Scoring(scale=0.3, sliding_window=1),
+    "window longer than a pair": Scoring(scale=0.3, sliding_window=100),
+    "soft-capping": Scoring(scale=0.3, softcap=1.5),
+    "soft-capping in a window": Scoring(scale=0.3, softcap=1.5, sliding_window=3),
 }
-SINKS = {"sinks": {"sinks": torch.tensor([0.5, -1.0, 2.0, 0.0])}}
+WITH_SINKS = Scoring(scale=0.3, sinks=torch.tensor([0.5, -1.0, 2.0, 0.0]))
 
 
 def varlen_reference(
@@ -91,74 +92,59 @@ def inputs() -> list[torch.Tensor]:
     return [torch.randn(1, heads, TOKENS, SIZE, requires_grad=True) for heads in (HEADS, KEY_HEADS, KEY_HEADS)]
 
 
-def with_a_full_mask(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: dict) -> torch.Tensor:
-    more = dict(options)
-    mask = what_each_token_may_see(more.pop("sliding_window"))
-    return plain_attention(query, key, value, mask=mask, scaling=0.3, **more).transpose(1, 2)
+def with_a_full_mask(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring) -> torch.Tensor:
+    mask = what_each_token_may_see(scoring.sliding_window)
+    return plain_attention(query, key, value, mask, scoring).transpose(1, 2)
 
 
 @pytest.mark.parametrize(
-    ("backend", "variant"),
-    [(sdpa_packed, variant) for variant in (*VARIANTS, *SINKS)] + [(flash_reference, variant) for variant in VARIANTS],
+    ("backend", "scoring"),
+    [
+        *((sdpa_packed, scoring) for scoring in (*VARIANTS.values(), WITH_SINKS)),
+        *((flash_reference, scoring) for scoring in VARIANTS.values()),
+    ],
 )
-def test_outputs_and_gradients_are_those_of_a_full_mask(backend, variant):
-    options = {"sliding_window": None, "softcap": None, "sinks": None} | (VARIANTS | SINKS)[variant]
+def test_outputs_and_gradients_are_those_of_a_full_mask(backend, scoring):
     query, key, value = inputs()
-    output = backend(torch.nn.Identity(), query, key, value, layout=LAYOUT, scaling=0.3, **options)
+    output = backend(torch.nn.Identity(), query, key, value, LAYOUT, scoring)
     assert output.shape == (1, TOKENS, HEADS, SIZE)
     weights = torch.randn_like(output)
     found = torch.autograd.grad((output * weights).sum(), (query, key, value))
-    plain = with_a_full_mask(query, key, value, options)
+    plain = with_a_full_mask(query, key, value, scoring)
     expected = torch.autograd.grad((plain * weights).sum(), (query, key, value))
     torch.testing.assert_close(output, plain, rtol=1e-4, atol=1e-5)
     for mine, other in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_flex_gives_what_a_full_mask_gives(variant):
+@pytest.mark.parametrize("scoring", VARIANTS.values(), ids=VARIANTS)
+def test_flex_gives_what_a_full_mask_gives(scoring):
     """Forward alone: flex attention has no backward on a CPU."""
-    options = {"sliding_window": None, "softcap": None, "sinks": None} | VARIANTS[variant]
     query, key, value = (tensor.detach() for tensor in inputs())
-    output = flex_packed(torch.nn.Identity(), query, key, value, layout=LAYOUT, scaling=0.3, **options)
-    torch.testing.assert_close(output, with_a_full_mask(query, key, value, options), rtol=1e-4, atol=1e-5)
+    output = flex_packed(torch.nn.Identity(), query, key, value, LAYOUT, scoring)
+    torch.testing.assert_close(output, with_a_full_mask(query, key, value, scoring), rtol=1e-4, atol=1e-5)
 
 
 def test_flash_refuses_attention_sinks_by_name():
     with pytest.raises(ModelError, match="attention sinks"):
-        flash_packed(
-            torch.nn.Identity(),
-            *inputs(),
-            layout=LAYOUT,
-            scaling=1.0,
-            sliding_window=None,
-            softcap=None,
-            **SINKS["sinks"],
-        )
+        flash_packed(torch.nn.Identity(), *inputs(), LAYOUT, WITH_SINKS)
 
 
 def test_flex_on_a_cpu_refuses_attention_sinks_by_name():
     with pytest.raises(ValueError, match="sinks"):
-        flex_packed(
-            torch.nn.Identity(),
-            *inputs(),
-            layout=LAYOUT,
-            scaling=1.0,
-            sliding_window=None,
-            softcap=None,
-            **SINKS["sinks"],
-        )
+        flex_packed(torch.nn.Identity(), *inputs(), LAYOUT, WITH_SINKS)
 
 
 def test_rejected_does_not_see_chosen():
     query, key, value = inputs()
-    options = {"layout": LAYOUT, "scaling": 0.3, "sliding_window": None, "softcap": None, "sinks": None}
-    before = sdpa_packed(torch.nn.Identity(), query, key, value, **options)
+    scoring = Scoring(scale=0.3)
+    before = sdpa_packed(torch.nn.Identity(), query, key, value, LAYOUT, scoring)
     chosen = slice(5, 8)
     with torch.no_grad():
         key[:, :, chosen] += 1
         value[:, :, chosen] += 1
-    moved = (sdpa_packed(torch.nn.Identity(), query, key, value, **options) - before).abs().amax(dim=(0, 2, 3)) > 0
+    after = sdpa_packed(torch.nn.Identity(), query, key, value, LAYOUT, scoring)
+    moved = (after - before).abs().amax(dim=(0, 2, 3)) > 0
     assert moved.nonzero().flatten().tolist() == [5, 6, 7]
 
 

@@ -116,6 +116,12 @@ def test_an_output_dir_that_holds_a_finished_run(fail, tmp_path):
     assert "--overwrite_output_dir" in fail("--output_dir", str(done))
 
 
+def test_an_output_dir_that_cannot_be_made(fail, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert "cannot be made: Not a directory" in fail("--output_dir", str(file / "out"))
+
+
 def test_flash_attention_that_is_not_there(fail):
     assert "requirements-gpu.txt" in fail("--attn_implementation", "flash_attention_2")
 

@@ -1,0 +1,98 @@
+"""Texts and ids of every pair beside transformers' own, for a template and a tokenizer.
+
+    python benchmarks/parity.py --datasets ultrafeedback=rows.jsonl --template model
+
+Pairs are compared before any filter. A template other than the tokenizer's own is compared with apply_chat_template
+under the tokenizer's, so that only rows on which the two should agree say something: --with_system takes those that
+have a system message, which many templates write for themselves where a row has none.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from dpo.data.config import DataConfig  # noqa: E402 - the checkout is found first
+from dpo.data.encoding import EncodedPair, PairEncoder  # noqa: E402
+from dpo.data.pipeline import convert_row  # noqa: E402
+from dpo.data.source import open_source, parse_source  # noqa: E402
+from dpo.data.template import load_template  # noqa: E402
+from dpo.data.tokenization import load_tokenizer  # noqa: E402
+from dpo.records import Preference  # noqa: E402
+from dpo.training.embedded import EMBEDDED, embedded_model  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=EMBEDDED)
+    parser.add_argument("--datasets", nargs="+", default=[f"nectar={ROOT}/samples/nectar.jsonl"])
+    parser.add_argument("--template", default="model")
+    parser.add_argument("--with_system", action="store_true", help="Only rows that have a system message.")
+    options = parser.parse_args()
+    model = str(embedded_model()) if options.model == EMBEDDED else options.model
+    counts = compare(options, model)
+    print(f"template {options.template}: {counts.pop('pairs', 0)} pairs compared")
+    for what in ("text differs", "ids differ", "prompt is no prefix", "boundary_shift"):
+        print(f"{what:<20}{counts.pop(what, 0):>6}")
+    for what, count in counts.items():
+        print(f"{what:<20}{count:>6}")
+
+
+def compare(options: argparse.Namespace, model: str) -> Counter[str]:
+    """Count where the two differ, over all pairs of the sources."""
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(model)
+    ours = load_tokenizer(model)
+    template = load_template(options.template, own=ours.chat_template, special_tokens=ours.special_tokens)
+    encoder = PairEncoder(template, ours, special_tokens_in_text="keep")
+    config = DataConfig(datasets=tuple(options.datasets), pairing="all", template=options.template)
+    counts: Counter[str] = Counter()
+    for source in map(parse_source, options.datasets):
+        for _, row in open_source(source):
+            for preference in convert_row(row, source, config):
+                if not isinstance(preference, Preference):
+                    counts[f"dropped: {preference.reason}"] += 1
+                elif not options.with_system or preference.prompt[0].role == "system":
+                    counts.update(compare_pair(preference, encoder, theirs))
+    return counts
+
+
+def compare_pair(preference: Preference, encoder: PairEncoder, theirs: Any) -> Counter[str]:
+    """What differs for one pair, each counted once."""
+    prompt = [message.model_dump() for message in preference.prompt]
+    wholes = [[*prompt, {"role": "assistant", "content": text}] for text in (preference.chosen, preference.rejected)]
+    their_texts = (
+        theirs.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True),
+        *(theirs.apply_chat_template(whole, tokenize=False) for whole in wholes),
+    )
+    (pair,) = encoder.encode([preference])
+    if not isinstance(pair, EncodedPair):
+        return Counter(["pairs", f"dropped: {pair.reason}"])
+    their_prompt = theirs.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+    # Up to the end-of-turn token: what a template writes behind it is not trained on.
+    same_ids = their_prompt == pair.prompt_ids and all(
+        theirs.apply_chat_template(whole, return_dict=False)[: len(pair.prompt_ids) + len(completion)]
+        == pair.prompt_ids + completion
+        for whole, completion in zip(wholes, (pair.chosen_ids, pair.rejected_ids), strict=True)
+    )
+    is_prefix = all(
+        encoder.tokenizer.encode([text])[0][: len(pair.prompt_ids)] == pair.prompt_ids
+        for text in encoder.render(preference)[1:]
+    )
+    findings = {
+        "pairs": True,
+        "text differs": their_texts != encoder.render(preference),
+        "ids differ": not same_ids,
+        "prompt is no prefix": not is_prefix,
+        "boundary_shift": pair.boundary_shift,
+    }
+    return Counter(name for name, found in findings.items() if found)
+
+
+if __name__ == "__main__":
+    main()
