@@ -43,10 +43,17 @@ def show_adapters() -> None:
 
 
 def describe(adapter: Adapter) -> str:
-    """An adapter's name, columns and default source, and its first example in chatml."""
+    """An adapter's name, columns and default source, and its first example that gives a pair, in chatml."""
+    lines = [
+        adapter.name,
+        f"  columns:  {', '.join(adapter.columns)}",
+        f"  source:   {adapter.hub_id}, split {adapter.split}",
+    ]
+    pairs = ((row, pair) for row, given in adapter.examples for pair in given if isinstance(pair, Preference))
+    row, preference = next(pairs, ({}, None))
+    if preference is None:
+        return "\n".join([*lines, "  row:      none of its examples gives a pair"])
     template = load_template("chatml")
-    row, expected = adapter.examples[0]
-    preference = next(candidate for candidate in expected if isinstance(candidate, Preference))
     prompt = template.render(preference.prompt, add_generation_prompt=True)
     answers = {
         name: template.render(
@@ -54,14 +61,7 @@ def describe(adapter: Adapter) -> str:
         )
         for name, text in (("chosen", preference.chosen), ("rejected", preference.rejected))
     }
-    lines = [
-        adapter.name,
-        f"  columns:  {', '.join(adapter.columns)}",
-        f"  source:   {adapter.hub_id}, split {adapter.split}",
-        f"  row:      {json.dumps(row, ensure_ascii=False)}",
-        "  prompt:",
-        indent(prompt.rstrip("\n"), "    "),
-    ]
+    lines += [f"  row:      {json.dumps(row, ensure_ascii=False)}", "  prompt:", indent(prompt.rstrip("\n"), "    ")]
     for name, text in answers.items():
         lines += [f"  {name}:", indent(text.removeprefix(prompt).rstrip("\n"), "    ")]
     return "\n".join(lines)

@@ -97,7 +97,7 @@ def yaml_to_argv(file: Path, known: Collection[str], *, shown: Collection[str] |
     except OSError as error:
         raise ConfigError(f"--config {file}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {file}: no YAML: {error}") from error
+        raise ConfigError(f"--config {file}: not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"--config {file}: expected 'name: value' lines, found {type(content).__name__}")
     argv = []

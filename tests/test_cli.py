@@ -1,9 +1,12 @@
 """The data commands."""
 
+import dataclasses
+
 import pytest
 
 from dpo.adapters import find_adapters
-from dpo.cli import main
+from dpo.cli import describe, main
+from dpo.records import Drop
 
 
 def test_adapters_shows_name_columns_source_and_a_rendered_example_of_each(
@@ -26,6 +29,14 @@ def test_adapters_shows_name_columns_source_and_a_rendered_example_of_each(
         "  rejected:\n"
         "    Cusco.<|im_end|>\n"
     ) in shown
+
+
+def test_an_adapter_without_a_pair_among_its_examples_is_shown_without_one() -> None:
+    adapter = find_adapters()["triplets"]
+    dropped = dataclasses.replace(adapter, examples=(({"prompt": ""}, [Drop("empty_prompt")]),))
+    assert describe(dropped).splitlines()[-1] == "  row:      none of its examples gives a pair"
+    second = dataclasses.replace(adapter, examples=(*dropped.examples, *adapter.examples))
+    assert describe(second) == describe(adapter)
 
 
 def test_an_unknown_command_exits_with_2_and_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -196,8 +196,8 @@ def test_a_key_that_is_not_text_is_unknown_rather_than_a_crash(tmp_path: Path) -
         ("- rate\n- 1\n", "expected 'name: value' lines, found list"),
         ("rate", "expected 'name: value' lines, found str"),
         ("", "expected 'name: value' lines, found NoneType"),
-        ("rate: [1", "no YAML"),
-        ("rate: 1\n\tcount: 2", "no YAML"),
+        ("rate: [1", "not valid YAML"),
+        ("rate: 1\n\tcount: 2", "not valid YAML"),
     ],
 )
 def test_a_file_that_holds_no_mapping_is_a_config_error(tmp_path: Path, text: str, message: str) -> None:
@@ -211,5 +211,5 @@ def test_a_file_that_is_missing_or_no_text_is_a_config_error(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="cannot be read"):
         yaml_to_argv(tmp_path, [])
     (tmp_path / "binary.yaml").write_bytes(b"rate: \xff\xfe")
-    with pytest.raises(ConfigError, match="no YAML"):
+    with pytest.raises(ConfigError, match="not valid YAML"):
         yaml_to_argv(tmp_path / "binary.yaml", ["rate"])

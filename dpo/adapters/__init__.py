@@ -15,7 +15,7 @@ def find_adapters() -> dict[str, Adapter]:
     """Every adapter in this folder, by name, in alphabetical order.
 
     Raises:
-        AdapterError: a file cannot be imported or defines no ADAPTER, or two files claim one name.
+        AdapterError: a file cannot be imported or defines no ADAPTER, or its name cannot be typed or is taken.
     """
     adapters: dict[str, Adapter] = {}
     for module_name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
@@ -32,6 +32,11 @@ def find_adapters() -> dict[str, Adapter]:
             raise AdapterError(
                 f"dpo/adapters/{module_name}.py defines no ADAPTER.\n"
                 "  Every file there ends in ADAPTER = Adapter(...); CONTRIBUTING.md shows one."
+            )
+        if set(adapter.name) & set("=:@ "):
+            raise AdapterError(
+                f"dpo/adapters/{module_name}.py: the name '{adapter.name}' holds one of = : @ or a space, which "
+                "separate the parts of --datasets ADAPTER[=SOURCE][:SPLIT][@FRACTION].\n  Rename it."
             )
         if adapter.name in adapters:
             raise AdapterError(

@@ -174,7 +174,7 @@ def decode(text: str, file: Path, first_line: int) -> Any:
         line = first_line + error.lineno - 1
         found = error.doc[error.pos : error.pos + 40]
         raise SourceError(
-            f"{file}, line {line}, column {error.colno}: no JSON: {error.msg}, found {found!r}.\n"
+            f"{file}, line {line}, column {error.colno}: not valid JSON: {error.msg}, found {found!r}.\n"
             "  Expected one JSON object a line, or one array of objects."
         ) from error
     except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits

@@ -152,7 +152,7 @@ def read_json(file: Path | None) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise TokenizerError(f"{file}: no JSON: {error}") from error
+        raise TokenizerError(f"{file}: not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise TokenizerError(f"{file}: expected a JSON object, found {type(content).__name__}")
     return content

@@ -65,6 +65,8 @@ def check_config(config: "TrainingConfig") -> None:
         if not getattr(config, name):
             raise ConfigError(f"--{name} is missing")
     check_output_dir(config)
+    if config.engine == "packed" and config.reference_folder is not None:
+        check_folder("reference_cache", config.reference_folder.resolve())
     check_resuming(config)
     check_ranges(config)
     check_loss(config)
@@ -103,8 +105,7 @@ def reporters(report_to: Any) -> list[str]:
 def check_output_dir(config: "TrainingConfig") -> None:
     """Refuse a folder that cannot be made, or whose content would be lost."""
     output_dir, model = Path(str(config.output_dir)).resolve(), Path(str(config.model_name_or_path)).resolve()
-    if output_dir.exists() and not output_dir.is_dir():
-        raise ConfigError(f"--output_dir {config.output_dir} is a file, expected a folder or nothing")
+    check_folder("output_dir", output_dir)
     if output_dir == model:
         raise ConfigError("--output_dir is the folder of --model_name_or_path, which would be overwritten")
     if config.overwrite_output_dir or not output_dir.exists():
@@ -119,6 +120,15 @@ def check_output_dir(config: "TrainingConfig") -> None:
             f"--output_dir {config.output_dir} holds a model ({weights.name}).\n"
             "  Choose another folder, or pass --overwrite_output_dir to replace it."
         )
+
+
+def check_folder(flag: str, folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir():
+        raise ConfigError(f"--{flag} {folder}: {there} is a file, expected a folder or nothing")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"--{flag} {folder}: {there} cannot be written to.\n  Choose another folder.")
 
 
 def check_resuming(config: "TrainingConfig") -> None:

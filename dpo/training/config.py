@@ -131,9 +131,9 @@ class TrainingConfig(DPOConfig):
 
     def __post_init__(self) -> None:
         for name in ("output_dir", "model_name_or_path"):
-            # A shell expands ~, a YAML file does not.
+            # A shell expands ~, a YAML file does not. A Path would lose the leading ./ that no Hub id has.
             if value := getattr(self, name):
-                setattr(self, name, str(Path(value).expanduser()))
+                setattr(self, name, str(Path(value).expanduser()) if value.startswith("~") else value)
         if self.report_to is None:
             self.report_to = "wandb" if os.environ.get("WANDB_PROJECT") else "none"
         check_config(self)

@@ -32,7 +32,7 @@ def load_deepspeed_config(file: Path | str) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"--deepspeed {file}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise ConfigError(f"--deepspeed {file}: no JSON: {error}") from error
+        raise ConfigError(f"--deepspeed {file}: not valid JSON: {error}") from error
     if not isinstance(config, dict):
         raise ConfigError(f"--deepspeed {file}: expected a JSON object, found {type(config).__name__}")
     for name in FILLED_IN:

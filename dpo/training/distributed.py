@@ -48,7 +48,10 @@ def set_up(*, deepspeed: bool) -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks))
     if deepspeed and not dist.is_initialized():
         from deepspeed import init_distributed
+        from deepspeed.ops import __compatible_ops__ as compiled_at_first_use
 
+        # An all-reduce of its own that it would compile at the first start, minutes without a word. gloo has one.
+        compiled_at_first_use["deepspeed_shm_comm"] = False
         init_distributed(dist_backend="gloo", verbose=False)
 
 

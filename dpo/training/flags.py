@@ -44,6 +44,7 @@ def make_parser() -> MainParser:
             )
     parser.add_argument(
         "--no-reference_cache",
+        "--no_reference_cache",
         dest="reference_cache",
         action="store_const",
         const="none",
@@ -52,7 +53,19 @@ def make_parser() -> MainParser:
     )
     parser.add_argument("--config", type=Path, help="YAML file of flags; the command line goes before it.")
     add_fields(parser, DataConfig, "data")
+    lead_with(parser, OWN_FLAGS, "run")
     return parser
+
+
+def lead_with(parser: MainParser, names: list[str], title: str) -> None:
+    """Show these flags in a group of their own at the top of --help, the libraries' at its end."""
+    libraries, *own_groups = parser._action_groups[1:]
+    group = parser.add_argument_group(title)
+    for action in [action for action in libraries._group_actions if action.dest in {*names, "config"}]:
+        libraries._group_actions.remove(action)
+        group._group_actions.append(action)
+    libraries.title = "of TRL and transformers"
+    parser._action_groups = [group, *own_groups, libraries]
 
 
 def parse_flags(argv: list[str]) -> tuple[DataConfig, dict[str, Any]]:

@@ -19,7 +19,7 @@ from dpo.training.packing import Pack, pack_pairs
 from dpo.training.planning import plan_all
 from dpo.training.reference import ReferenceCache, pair_digest
 
-BLOCK = 32
+BLOCK = 8
 """Micro-batches a rank computes before what they gave is kept. An interrupted pass loses so many at most."""
 NUM_CHECKED = 3
 """Entries that are recomputed at each start."""
@@ -103,10 +103,9 @@ class ReferencePass:
                     values = self.forward(pack_pairs(pairs.select(rows).to_list(), rows.tolist()))
                     if not own.is_filler:
                         computed.append((rows, values.view(-1, 2).cpu().numpy()))
+                    progress.update(sum(len(batch.pairs) for batch in micro_batches if not batch.is_filler))
                 block = gather_object(computed)
-                rows = np.concatenate([rows for rows, _ in block])
-                yield rows, np.concatenate([values for _, values in block])
-                progress.update(len(rows))
+                yield np.concatenate([rows for rows, _ in block]), np.concatenate([values for _, values in block])
 
     def check(self, pairs: Dataset, logps: np.ndarray, known: np.ndarray) -> None:
         """Recompute a few entries that the cache gave."""

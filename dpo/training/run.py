@@ -135,10 +135,7 @@ def start_output(config: TrainingConfig, prepared: PreparedData) -> None:
     if not is_main_process():
         return
     output_dir = Path(str(config.output_dir))
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--output_dir {output_dir}: cannot be made: {error.strerror}") from error
+    output_dir.mkdir(parents=True, exist_ok=True)
     if config.overwrite_output_dir:
         stale = [file for pattern in (*REPORTS, *WEIGHTS) for file in output_dir.glob(pattern)]
         for file in stale:

@@ -53,6 +53,12 @@ def test_a_file_without_an_adapter_is_refused(folder: Path, text: str) -> None:
         find_adapters()
 
 
+def test_a_name_that_reads_as_a_source_or_a_fraction_is_refused(folder: Path) -> None:
+    (folder / "zz_name.py").write_text(ADAPTER.format(name="votes@2"))
+    with pytest.raises(AdapterError, match=r"zz_name\.py: the name 'votes@2' holds"):
+        find_adapters()
+
+
 def test_a_file_that_cannot_be_imported_is_named(folder: Path) -> None:
     (folder / "zz_broken.py").write_text("def convert(row, options:\n")
     with pytest.raises(AdapterError, match=r"zz_broken\.py cannot be imported: SyntaxError"):
@@ -63,7 +69,7 @@ def test_an_unknown_adapter_lists_what_there_is() -> None:
     with pytest.raises(AdapterError) as caught:
         get_adapter("ultrafeedbck")
     assert str(caught.value).startswith("unknown adapter 'ultrafeedbck'. Did you mean ultrafeedback?\n")
-    assert "nectar, orca_dpo_pairs, triplets, ultrafeedback" in str(caught.value)
+    assert f"there is: {', '.join(find_adapters())}" in str(caught.value)
 
 
 def test_the_contract_itself_is_no_adapter() -> None:

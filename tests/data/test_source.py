@@ -127,16 +127,16 @@ class TestFiles:
         file = write(tmp_path, "a.jsonl", f"{good}\n\n{good[:-1]} oops\n{good}\n")
         with pytest.raises(SourceError) as caught:
             read(file)
-        assert str(caught.value).startswith(f"{file}, line 3, column {len(good) + 1}: no JSON: ")
+        assert str(caught.value).startswith(f"{file}, line 3, column {len(good) + 1}: not valid JSON: ")
         assert "found 'oops" in str(caught.value)
 
     def test_a_broken_array_names_its_line(self, tmp_path: Path) -> None:
         file = write(tmp_path, "a.json", '[\n  {"prompt": "x"},\n  {"prompt": }\n]\n')
-        with pytest.raises(SourceError, match=r"a\.json, line 3, column 14: no JSON"):
+        with pytest.raises(SourceError, match=r"a\.json, line 3, column 14: not valid JSON"):
             read(file)
 
     def test_an_object_over_several_lines_is_no_source(self, tmp_path: Path) -> None:
-        with pytest.raises(SourceError, match=r"line 1.*no JSON[\s\S]*one JSON object a line, or one array"):
+        with pytest.raises(SourceError, match=r"line 1.*not valid JSON[\s\S]*one JSON object a line, or one array"):
             read(write(tmp_path, "a.json", json.dumps({"data": ROWS}, indent=1)))
 
     def test_json_nested_too_deeply_is_an_error(self, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class TestLoading:
         [
             ("tokenizer.json", "{}", "tokenizer.json: no tokenizer: "),
             ("tokenizer.json", "oops", "tokenizer.json: no tokenizer: "),
-            ("tokenizer_config.json", "{oops", "tokenizer_config.json: no JSON: "),
+            ("tokenizer_config.json", "{oops", "tokenizer_config.json: not valid JSON: "),
             ("tokenizer_config.json", "[]", "tokenizer_config.json: expected a JSON object, found list"),
             ("special_tokens_map.json", "3", "special_tokens_map.json: expected a JSON object, found int"),
         ],

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 
@@ -116,10 +117,17 @@ def test_an_output_dir_that_holds_a_finished_run(fail, tmp_path):
     assert "--overwrite_output_dir" in fail("--output_dir", str(done))
 
 
-def test_an_output_dir_that_cannot_be_made(fail, tmp_path):
+@pytest.mark.parametrize("flag", ["output_dir", "reference_cache"])
+def test_a_folder_that_cannot_be_made(fail, flag, tmp_path):
     file = tmp_path / "file"
     file.write_text("")
-    assert "cannot be made: Not a directory" in fail("--output_dir", str(file / "out"))
+    assert f"{file} is a file, expected a folder or nothing" in fail(f"--{flag}", str(file / "folder"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
+def test_a_folder_that_cannot_be_written_to(fail, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert "cannot be written to" in fail("--output_dir", str(tmp_path / "locked" / "out"))
 
 
 def test_flash_attention_that_is_not_there(fail):
