@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from dpo.data.config import DataConfig  # noqa: E402 - the checkout is found first
 from dpo.data.pipeline import prepare  # noqa: E402
 from dpo.data.tokenization import load_tokenizer  # noqa: E402
-from dpo.training.embedded import EMBEDDED, embedded_model  # noqa: E402
+from dpo.embedded import EMBEDDED, find_model  # noqa: E402
 from dpo.training.pack_loading import count_tokens  # noqa: E402
 from dpo.training.planning import plan_micro_batches  # noqa: E402
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--pairs_a_rank", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
     options = parser.parse_args()
-    model = str(embedded_model()) if options.model == EMBEDDED else options.model
+    model = find_model(options.model)
     data = DataConfig(datasets=tuple(options.datasets), max_length=options.max_length)
     tokens = count_tokens(prepare(data, load_tokenizer(model), progress=False).train)
     print(f"{len(tokens)} pairs of {min(tokens)} to {max(tokens)} tokens, median {statistics.median(tokens):.0f}")

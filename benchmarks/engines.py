@@ -102,14 +102,14 @@ def build(options: argparse.Namespace, output_dir: str) -> tuple[Any, list[dict[
     from dpo.data.config import DataConfig
     from dpo.data.pipeline import prepare
     from dpo.data.tokenization import load_tokenizer
+    from dpo.embedded import find_model
     from dpo.training.config import TrainingConfig
-    from dpo.training.embedded import EMBEDDED, embedded_model
     from dpo.training.model import load_tokenizer_for
     from dpo.training.packed_trainer import PackedTrainer, Reference
     from dpo.training.reference import ReferenceCache, weights_fingerprint
     from dpo.training.trainer import PreferenceTrainer
 
-    model = str(embedded_model()) if options.model == EMBEDDED else options.model
+    model = find_model(options.model)
     data = DataConfig(datasets=tuple(options.datasets), max_length=options.max_length)
     prepared = prepare(data, load_tokenizer(model), progress=False)
     pairs = prepared.train.select(range(options.pairs))

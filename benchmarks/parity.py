@@ -22,19 +22,21 @@ from dpo.data.pipeline import convert_row  # noqa: E402
 from dpo.data.source import open_source, parse_source  # noqa: E402
 from dpo.data.template import load_template  # noqa: E402
 from dpo.data.tokenization import load_tokenizer  # noqa: E402
+from dpo.embedded import EMBEDDED, find_model  # noqa: E402
+from dpo.flags import add_fields  # noqa: E402
 from dpo.records import Preference  # noqa: E402
-from dpo.training.embedded import EMBEDDED, embedded_model  # noqa: E402
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=EMBEDDED)
-    parser.add_argument("--datasets", nargs="+", default=[f"nectar={ROOT}/samples/nectar.jsonl"])
-    parser.add_argument("--template", default="model")
+    add_fields(parser, DataConfig, "data")
+    parser.set_defaults(datasets=[f"nectar={ROOT}/samples/nectar.jsonl"], template="model")
     parser.add_argument("--with_system", action="store_true", help="Only rows that have a system message.")
     options = parser.parse_args()
-    model = str(embedded_model()) if options.model == EMBEDDED else options.model
-    counts = compare(options, model)
+    model = find_model(options.model)
+    config = DataConfig.from_flags({name: getattr(options, name) for name in DataConfig.model_fields})
+    counts = compare(config, model, with_system=options.with_system)
     print(f"template {options.template}: {counts.pop('pairs', 0)} pairs compared")
     for what in ("text differs", "ids differ", "prompt is no prefix", "boundary_shift"):
         print(f"{what:<20}{counts.pop(what, 0):>6}")
@@ -42,22 +44,22 @@ def main() -> None:
         print(f"{what:<20}{count:>6}")
 
 
-def compare(options: argparse.Namespace, model: str) -> Counter[str]:
+def compare(config: DataConfig, model: str, *, with_system: bool) -> Counter[str]:
     """Count where the two differ, over all pairs of the sources."""
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(model)
     ours = load_tokenizer(model)
-    template = load_template(options.template, own=ours.chat_template, special_tokens=ours.special_tokens)
+    template = load_template(config.template, own=ours.chat_template, special_tokens=ours.special_tokens)
     encoder = PairEncoder(template, ours, special_tokens_in_text="keep")
-    config = DataConfig(datasets=tuple(options.datasets), pairing="all", template=options.template)
     counts: Counter[str] = Counter()
-    for source in map(parse_source, options.datasets):
-        for _, row in open_source(source):
-            for preference in convert_row(row, source, config):
+    adapter_options = config.adapter_options()
+    for source in map(parse_source, config.datasets):
+        for _, row in open_source(source, adapter_options.columns):
+            for preference in convert_row(row, source.adapter, adapter_options):
                 if not isinstance(preference, Preference):
                     counts[f"dropped: {preference.reason}"] += 1
-                elif not options.with_system or preference.prompt[0].role == "system":
+                elif not with_system or preference.prompt[0].role == "system":
                     counts.update(compare_pair(preference, encoder, theirs))
     return counts
 

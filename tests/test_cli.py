@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from dpo.adapters import find_adapters
-from dpo.cli import describe, main
+from dpo.cli import main
+from dpo.commands.adapters import describe
 from dpo.records import Drop
 
 

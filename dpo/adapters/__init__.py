@@ -1,43 +1,38 @@
-"""Adapters: one file per data set, found by being in this folder."""
+"""Adapters: one file per data set, found by being in this folder, by an entry point, or by its path."""
 
-__all__ = ["find_adapters", "get_adapter"]
+__all__ = ["find_adapters", "get_adapter", "load_adapter"]
 
+import hashlib
 import importlib
+import importlib.util
 import pkgutil
+import sys
+from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
 
 from dpo.adapters.base import Adapter
 from dpo.errors import AdapterError, unknown_name
 
+ENTRY_POINTS = "dpo.adapters"
+"""Group in which an installed package names its adapter modules: my_votes = "my_package.my_votes"."""
+
 
 @cache
-def find_adapters() -> dict[str, Adapter]:
-    """Every adapter in this folder, by name, in alphabetical order.
+def find_adapters(files: tuple[Path, ...] = ()) -> dict[str, Adapter]:
+    """Every adapter there is, by name, in alphabetical order.
+
+    Args:
+        files: Adapter files elsewhere, beside those of this folder and of installed packages.
 
     Raises:
-        AdapterError: a file cannot be imported or defines no ADAPTER, or its name cannot be typed or is taken.
+        AdapterError: a module cannot be imported or defines no ADAPTER, or its name cannot be typed or is taken.
     """
     adapters: dict[str, Adapter] = {}
-    for module_name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
-        if module_name == "base":
-            continue
-        try:
-            module = importlib.import_module(f"{__name__}.{module_name}")
-        except Exception as error:
-            raise AdapterError(
-                f"dpo/adapters/{module_name}.py cannot be imported: {type(error).__name__}: {error}"
-            ) from error
-        adapter = getattr(module, "ADAPTER", None)
-        if not isinstance(adapter, Adapter):
-            raise AdapterError(
-                f"dpo/adapters/{module_name}.py defines no ADAPTER.\n"
-                "  Every file there ends in ADAPTER = Adapter(...); CONTRIBUTING.md shows one."
-            )
-        if set(adapter.name) & set("=:@ "):
-            raise AdapterError(
-                f"dpo/adapters/{module_name}.py: the name '{adapter.name}' holds one of = : @ or a space, which "
-                "separate the parts of --datasets ADAPTER[=SOURCE][:SPLIT][@FRACTION].\n  Rename it."
-            )
+    for module in list_modules(files):
+        adapter = adapter_of(module)
         if adapter.name in adapters:
             raise AdapterError(
                 f"two adapters are named '{adapter.name}': {adapters[adapter.name].convert.__module__} "
@@ -47,13 +42,81 @@ def find_adapters() -> dict[str, Adapter]:
     return dict(sorted(adapters.items()))
 
 
-def get_adapter(name: str) -> Adapter:
-    """The adapter of that name.
+def get_adapter(name: str, files: tuple[Path, ...] = ()) -> Adapter:
+    """The adapter of that name; files as in find_adapters.
 
     Raises:
         AdapterError: there is none; the message lists those there are.
     """
-    adapters = find_adapters()
+    adapters = find_adapters(files)
     if name not in adapters:
         raise AdapterError(unknown_name("adapter", name, adapters))
     return adapters[name]
+
+
+def load_adapter(file: Path) -> Adapter:
+    """The adapter that a file defines.
+
+    Raises:
+        AdapterError: there is no such file, it cannot be imported or defines no ADAPTER.
+    """
+    return adapter_of(load_file(file))
+
+
+def list_modules(files: tuple[Path, ...]) -> Iterator[ModuleType]:
+    """This folder's adapter modules, those of installed packages, and the files'."""
+    for name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+        if name != "base":
+            yield import_adapter(f"{__name__}.{name}")
+    for entry in sorted(entry_points(group=ENTRY_POINTS)):
+        yield import_adapter(entry.value)
+    yield from map(load_file, files)
+
+
+def import_adapter(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # an adapter is anyone's code, and can fail in any way
+        raise cannot_be_imported(name, error) from error
+
+
+def load_file(file: Path) -> ModuleType:
+    """A module of a file that lies anywhere, imported once under a name of its path."""
+    path = file.expanduser().resolve()
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if path.suffix != ".py" or not path.is_file():
+        raise AdapterError(f"--adapter {file}: expected a Python file, and there is none")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise cannot_be_imported(str(file), error) from error
+    return module
+
+
+def cannot_be_imported(name: str, error: Exception) -> AdapterError:
+    return AdapterError(
+        f"the adapter {name} cannot be imported: {type(error).__name__}: {error}\n  Mend it, or leave it out."
+    )
+
+
+def adapter_of(module: ModuleType) -> Adapter:
+    """The ADAPTER of a module, with a name that --datasets can hold."""
+    adapter = getattr(module, "ADAPTER", None)
+    if not isinstance(adapter, Adapter):
+        raise AdapterError(
+            f"the adapter {module.__name__} defines no ADAPTER.\n"
+            "  Every adapter ends in ADAPTER = Adapter(...); CONTRIBUTING.md shows one."
+        )
+    if set(adapter.name) & set("=:@ "):
+        raise AdapterError(
+            f"the adapter {module.__name__}: its name '{adapter.name}' holds one of = : @ or a space, which separate "
+            "the parts of --datasets ADAPTER[=SOURCE][:SPLIT][@FRACTION].\n  Rename it."
+        )
+    return adapter

@@ -10,17 +10,22 @@ __all__ = [
     "Example",
     "Pairing",
     "Row",
+    "open_prompt",
     "pair_conversations",
     "pair_ranked",
     "read_list",
     "read_messages",
+    "read_number",
     "read_text",
+    "split_turns",
 ]
 
 import json
+import math
 import random
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from typing import Any, Literal
 
@@ -29,6 +34,7 @@ from dpo.records import Drop, Message, Preference
 Row = Mapping[str, Any]
 Pairing = Literal["best_worst", "best_random", "adjacent", "all"]
 Example = tuple[Row, Sequence[Preference | Drop]]
+TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +45,10 @@ class AdapterOptions:
     """How ranked answers become pairs."""
     seed: int = 42
     """Makes random choices repeatable."""
+    min_score_ratio: float = 2.0
+    """Smallest ratio of the better to the worse score, where a data set gives one."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """For the adapter `columns`: which column holds prompt, chosen, rejected, system, score_chosen, score_rejected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +57,22 @@ class Adapter:
 
     name: str
     """What the user types after --datasets."""
-    hub_id: str
-    """The data set on the Hugging Face Hub that is loaded where no source is named."""
+    hub_id: str | None
+    """The data set on the Hugging Face Hub that is loaded where no source is named; None for a format."""
     split: str
     """The split that holds the preferences."""
     columns: tuple[str, ...]
     """Columns that every row needs. A source that has none of one of them is an error."""
+    columns_are_named: bool = False
+    """Whether the user says which column stands for each of these, with --column_NAME."""
     convert: Callable[[Row, AdapterOptions], Iterable[Preference | Drop]]
     """Raw row -> preferences. Pure; may yield or raise a Drop."""
     examples: tuple[Example, ...]
     """Pairs of a raw row and what it must give. The test suite runs them."""
+
+    def columns_in(self, names: Mapping[str, str]) -> tuple[str, ...]:
+        """The columns under the names that a source has for them."""
+        return tuple(names.get(column, column) if self.columns_are_named else column for column in self.columns)
 
 
 def read_text(row: Row, column: str) -> str:
@@ -71,6 +87,23 @@ def read_text(row: Row, column: str) -> str:
     if not isinstance(value, str):
         raise Drop("malformed_row", f"column '{column}' holds {type(value).__name__}, expected text")
     return value
+
+
+def read_number(row: Row, column: str) -> float:
+    """The number in a column. A CSV cell holds it as text.
+
+    Raises:
+        Drop: malformed_row, where the column is missing or holds no finite number.
+    """
+    value = row.get(column)
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+    raise Drop("malformed_row", f"column '{column}' holds {value!r:.40}, expected a number")
 
 
 def read_list(row: Row, column: str) -> list[Mapping[str, Any]]:
@@ -97,6 +130,34 @@ def read_messages(row: Row, column: str) -> tuple[Message, ...]:
         Drop: malformed_row, where the column is missing or holds no list of messages.
     """
     return tuple(Message.model_validate(dict(message)) for message in read_list(row, column))
+
+
+def open_prompt(row: Row, *, system: str, question: str) -> tuple[Message, ...]:
+    """A prompt of one question, behind a system message where its column is neither empty nor null.
+
+    Args:
+        row: A raw row.
+        system: Column of the system message.
+        question: Column of the question.
+    """
+    asked = Message(role="user", content=read_text(row, question))
+    text = "" if row[system] is None else read_text(row, system)
+    return (Message(role="system", content=text), asked) if text else (asked,)
+
+
+def split_turns(text: str) -> tuple[Message, ...]:
+    r"""Messages of a "\n\nHuman: ...\n\nAssistant: ..." string, white space around each turn removed.
+
+    Raises:
+        Drop: malformed_prompt, where it does not start with a turn.
+    """
+    before, *parts = TURN.split(text)
+    if before.strip() or not parts:
+        raise Drop("malformed_prompt", f"expected '\\n\\nHuman:' at the start, found {text[:40]!r}")
+    return tuple(
+        Message(role="user" if speaker == "Human" else "assistant", content=content.strip())
+        for speaker, content in zip(parts[::2], parts[1::2], strict=True)
+    )
 
 
 def pair_conversations(

@@ -12,17 +12,14 @@ ranks; pairs of equal text or equal rank are counted and dropped by the filters 
 """
 
 import math
-import re
 
-from dpo.adapters.base import Adapter, AdapterOptions, Row, pair_ranked, read_list, read_text
+from dpo.adapters.base import Adapter, AdapterOptions, Row, pair_ranked, read_list, read_text, split_turns
 from dpo.records import Drop, Message, Preference
-
-TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
 def convert(row: Row, options: AdapterOptions) -> list[Preference]:
     answers = [(read_text(answer, "answer"), -read_rank(answer)) for answer in read_list(row, "answers")]
-    return pair_ranked(split_turns(read_text(row, "prompt")), answers, options)
+    return pair_ranked(read_prompt(row), answers, options)
 
 
 def read_rank(answer: Row) -> float:
@@ -32,19 +29,16 @@ def read_rank(answer: Row) -> float:
     return rank
 
 
-def split_turns(prompt: str) -> list[Message]:
-    r"""Messages of a "\n\nHuman: ...\n\nAssistant: " string, white space around each turn removed.
+def read_prompt(row: Row) -> list[Message]:
+    """The turns of a prompt, which leaves the assistant's turn open.
 
     Raises:
-        Drop: malformed_prompt, where it does not start with a turn or leaves no open Assistant turn at its end.
+        Drop: malformed_prompt, where it does not.
     """
-    before, *parts = TURN.split(prompt)
-    if before.strip() or not parts:
-        raise Drop("malformed_prompt", f"expected '\\n\\nHuman:' at the start, found {prompt[:40]!r}")
-    turns = [(speaker, content.strip()) for speaker, content in zip(parts[::2], parts[1::2], strict=True)]
-    if turns.pop() != ("Assistant", ""):
-        raise Drop("malformed_prompt", f"expected '\\n\\nAssistant:' at the end, found {prompt[-40:]!r}")
-    return [Message(role="user" if speaker == "Human" else "assistant", content=content) for speaker, content in turns]
+    *turns, last = split_turns(read_text(row, "prompt"))
+    if last != Message(role="assistant", content=""):
+        raise Drop("malformed_prompt", f"expected '\\n\\nAssistant:' at the end, found {row['prompt'][-40:]!r}")
+    return turns
 
 
 EXAMPLES = (

@@ -12,15 +12,13 @@ A raw row:
 
 from collections.abc import Iterator
 
-from dpo.adapters.base import Adapter, AdapterOptions, Row, read_text
+from dpo.adapters.base import Adapter, AdapterOptions, Row, open_prompt, read_text
 from dpo.records import Message, Preference
 
 
 def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
-    system = "" if row["system"] is None else read_text(row, "system")
-    question = Message(role="user", content=read_text(row, "question"))
     yield Preference(
-        prompt=(Message(role="system", content=system), question) if system else (question,),
+        prompt=open_prompt(row, system="system", question="question"),
         chosen=read_text(row, "chosen"),
         rejected=read_text(row, "rejected"),
     )

@@ -3,12 +3,16 @@
 __all__ = ["DataConfig"]
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpo.adapters.base import AdapterOptions, Pairing
 from dpo.errors import ConfigError
+
+COLUMNS = ("prompt", "chosen", "rejected", "system", "score_chosen", "score_rejected")
+"""What the adapter `columns` reads; --column_NAME says where."""
 
 
 class DataConfig(BaseModel):
@@ -21,6 +25,13 @@ class DataConfig(BaseModel):
         description="Training sources, each ADAPTER[=SOURCE][:SPLIT][@FRACTION]: nectar, ultrafeedback=rows.parquet, "
         "orca_dpo_pairs@0.5. SOURCE is a file or folder of JSON, JSONL, CSV or Parquet, or a Hub id; "
         "the adapter's own Hub id where it is left out.",
+    )
+    adapter: tuple[str, ...] = Field(
+        default=(), description="Python files that define an ADAPTER each, for --datasets to name."
+    )
+    prepared: str | None = Field(
+        default=None,
+        description="Folder that `python -m dpo prepare` made, in place of --datasets and what goes with it.",
     )
     eval_datasets: tuple[str, ...] = Field(default=(), description="Held-out sources, in the same form.")
     validation_split: float = Field(
@@ -37,6 +48,15 @@ class DataConfig(BaseModel):
     max_prompt_length: int | None = Field(default=None, gt=0, description="Longest prompt.")
     max_target_length: int | None = Field(default=None, gt=0, description="Longest answer, end token included.")
     pairing: Pairing = Field(default="best_worst", description="How ranked answers become pairs.")
+    min_score_ratio: float = Field(
+        default=2.0, ge=1, description="Smallest ratio of the better to the worse score of a pair, for shp."
+    )
+    column_prompt: str | None = Field(default=None, description="For columns=SOURCE: the column of the prompt.")
+    column_chosen: str | None = Field(default=None, description="For columns=SOURCE: of the better answer.")
+    column_rejected: str | None = Field(default=None, description="For columns=SOURCE: of the worse answer.")
+    column_system: str | None = Field(default=None, description="For columns=SOURCE: of a system message.")
+    column_score_chosen: str | None = Field(default=None, description="For columns=SOURCE: of the better score.")
+    column_score_rejected: str | None = Field(default=None, description="For columns=SOURCE: of the worse score.")
     keep_ties: bool = Field(default=False, description="Keep pairs whose two scores are equal.")
     special_tokens_in_text: Literal["drop", "error", "keep"] = Field(
         default="drop",
@@ -70,8 +90,14 @@ class DataConfig(BaseModel):
         Raises:
             ConfigError: no training source, two ways to hold out, or a bound that no pair can reach.
         """
+        if self.prepared is not None:
+            self.check_prepared_alone()
+            return
         if not self.datasets:
-            raise ConfigError("no training data: expected --datasets ADAPTER[=SOURCE][@FRACTION] ...")
+            raise ConfigError(
+                "no training data: expected --datasets ADAPTER[=SOURCE][@FRACTION] ...\n"
+                "  `python -m dpo adapters` lists the adapters, and --help every flag."
+            )
         if self.eval_datasets and self.validation_split:
             raise ConfigError(
                 "--eval_datasets and --validation_split both say what to hold out.\n  Pass one of the two."
@@ -89,5 +115,26 @@ class DataConfig(BaseModel):
                     f"  Lower --{name} or raise --max_length."
                 )
 
+    def check_prepared_alone(self) -> None:
+        """Refuse flags that a preparation has decided already."""
+        for name, field in type(self).model_fields.items():
+            if name not in ("prepared", "seed") and getattr(self, name) != field.default:
+                raise ConfigError(
+                    f"--{name} is decided already in --prepared {self.prepared}.\n  Leave out one of the two."
+                )
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether pairs are held out."""
+        if self.prepared is not None:
+            return (Path(self.prepared) / "eval").is_dir()
+        return bool(self.eval_datasets or self.validation_split)
+
     def adapter_options(self) -> AdapterOptions:
-        return AdapterOptions(pairing=self.pairing, seed=self.seed)
+        given = {name: getattr(self, f"column_{name}") for name in COLUMNS}
+        return AdapterOptions(
+            pairing=self.pairing,
+            seed=self.seed,
+            min_score_ratio=self.min_score_ratio,
+            columns={name: column for name, column in given.items() if column is not None},
+        )

@@ -3,7 +3,7 @@
 __all__ = ["EncodedPair", "PairEncoder"]
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -71,12 +71,21 @@ class PairEncoder:
             DataError: a text holds a control token's literal and the user asked for an error.
         """
         rendered = [self._render_or_drop(preference) for preference in preferences]
-        texts = [text for three in rendered if not isinstance(three, Drop) for text in three]
+        texts = [text for three in rendered if not isinstance(three, Drop) for text in self._cut(*three)]
         ids = iter(self.tokenizer.encode(texts))
         return [
-            three if isinstance(three, Drop) else self._split(preference, three, (next(ids), next(ids), next(ids)))
+            three if isinstance(three, Drop) else self._split(preference, three, [next(ids) for _ in range(4)])
             for preference, three in zip(preferences, rendered, strict=True)
         ]
+
+    def _cut(self, prompt: str, chosen: str, rejected: str) -> tuple[str, str, str, str]:
+        """What is encoded of a pair: the prompt up to its last control token, and from there prompt, chosen, rejected.
+
+        A tokenizer encodes what stands before and behind a control token by itself, so that no id depends on the text
+        beyond it: the long beginning is encoded once for all three.
+        """
+        cut = max((found.start() for found in self._barriers.finditer(prompt)), default=0)
+        return prompt[:cut], prompt[cut:], chosen[cut:], rejected[cut:]
 
     def render(self, preference: Preference) -> tuple[str, str, str]:
         """Texts of the prompt, the prompt with the chosen, and the prompt with the rejected answer."""
@@ -104,15 +113,13 @@ class PairEncoder:
             return Drop("prompt_not_prefix", "the template renders the prompt differently once an answer follows")
         return prompt, chosen, rejected
 
-    def _split(
-        self, preference: Preference, texts: tuple[str, str, str], ids: tuple[list[int], list[int], list[int]]
-    ) -> EncodedPair | Drop:
-        prompt_ids = ids[0]
+    def _split(self, preference: Preference, texts: tuple[str, str, str], ids: list[list[int]]) -> EncodedPair | Drop:
+        beginning, rest_of_prompt, *wholes = ids
         shifted = False
         completions = []
-        for text, whole in zip(texts[1:], ids[1:], strict=True):
-            if whole[: len(prompt_ids)] == prompt_ids:
-                completion = whole[len(prompt_ids) :]
+        for text, whole in zip(texts[1:], wholes, strict=True):
+            if whole[: len(rest_of_prompt)] == rest_of_prompt:
+                completion = whole[len(rest_of_prompt) :]
             else:
                 # A merge across the boundary: at inference the prompt's own ids come first, so they do here.
                 shifted = True
@@ -123,7 +130,7 @@ class PairEncoder:
             completions.append(completion[: end + 1])
         return EncodedPair(
             preference=preference,
-            prompt_ids=prompt_ids,
+            prompt_ids=beginning + rest_of_prompt,
             chosen_ids=completions[0],
             rejected_ids=completions[1],
             boundary_shift=shifted,
@@ -131,9 +138,12 @@ class PairEncoder:
 
     @cached_property
     def _literals(self) -> re.Pattern[str]:
-        literals = self.tokenizer.control_literals | set(self.template.control_tokens + self.template.text_markers)
-        longest_first = sorted(literals, key=lambda literal: (-len(literal), literal))
-        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        markers = self.template.control_tokens + self.template.text_markers
+        return any_of(self.tokenizer.control_literals | set(markers))
+
+    @cached_property
+    def _barriers(self) -> re.Pattern[str]:
+        return any_of(self.tokenizer.barriers)
 
     def _find_literal(self, preference: Preference) -> str | None:
         for text in (*(message.content for message in preference.prompt), preference.chosen, preference.rejected):
@@ -169,3 +179,9 @@ class PairEncoder:
 
 def last_index(ids: list[int], wanted: int | None) -> int | None:
     return next((i for i in range(len(ids) - 1, -1, -1) if ids[i] == wanted), None)
+
+
+def any_of(literals: Iterable[str]) -> re.Pattern[str]:
+    """Finds any of the literals, the longest first as tokenizers look for them; nothing where there are none."""
+    longest_first = sorted(literals, key=lambda literal: (-len(literal), literal))
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")

@@ -4,10 +4,11 @@ rows -> adapter -> check_pair -> PairEncoder -> check_encoded -> pairs.arrow -> 
          every way out is a Drop, counted by its reason
 """
 
-__all__ = ["PreparedData", "prepare"]
+__all__ = ["PreparedData", "open_prepared", "prepare"]
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 import dpo
-from dpo.adapters.base import Row
+from dpo.adapters.base import Adapter, AdapterOptions, Row
 from dpo.cache import cache_root, publish
 from dpo.data.config import DataConfig
 from dpo.data.encoding import EncodedPair, PairEncoder
@@ -92,6 +93,25 @@ class PreparedData:
         )
 
 
+def open_prepared(folder: Path, tokenizer: Tokenizer) -> PreparedData:
+    """A preparation that lies in a folder of the user's.
+
+    Raises:
+        DataError: the folder holds none, or its ids are of another tokenizer.
+    """
+    if not (folder / "manifest.json").is_file() or not (folder / "train").is_dir():
+        raise DataError(
+            f"--prepared {folder}: expected what `python -m dpo prepare --format arrow --output {folder}` makes."
+        )
+    made_with = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["tokenizer"]
+    if made_with != tokenizer.fingerprint():
+        raise DataError(
+            f"--prepared {folder}: its token ids are of another tokenizer than that of --model_name_or_path.\n"
+            "  Prepare it again with this model."
+        )
+    return PreparedData.load(folder)
+
+
 def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) -> PreparedData:
     """Read, convert, check, encode and write every row of the sources, or find it done already.
 
@@ -105,8 +125,9 @@ def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) 
     Raises:
         DPOError: a source, the template or the tokenizer cannot be used, or nothing is kept.
     """
-    sources = [parse_source(spec) for spec in config.datasets]
-    eval_sources = [parse_source(spec) for spec in config.eval_datasets]
+    adapter_files = tuple(map(Path, config.adapter))
+    sources = [parse_source(spec, adapter_files) for spec in config.datasets]
+    eval_sources = [parse_source(spec, adapter_files) for spec in config.eval_datasets]
     template = load_template(config.template, own=tokenizer.chat_template, special_tokens=tokenizer.special_tokens)
     encoder = PairEncoder(
         template,
@@ -116,7 +137,7 @@ def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) 
     )
     identity = {
         "dpo": dpo.__version__,
-        "code": code_fingerprint(),
+        "code": code_fingerprint(sources + eval_sources),
         "config": config.model_dump(mode="json"),
         "sources": [source.fingerprint() for source in [*sources, *eval_sources]],
         "template": template.source,
@@ -138,13 +159,14 @@ def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) 
     return PreparedData.load(publish(cache_root() / "prepared" / key, build))
 
 
-def code_fingerprint() -> str:
-    """Changes with the code that decides what a prepared pair is, a user's own adapter included."""
+def code_fingerprint(sources: Iterable[Source]) -> str:
+    """Changes with the code that decides what a prepared pair is, a user's own adapters included."""
     package = Path(dpo.__file__).parent
     files = [package / "records.py", *package.glob("adapters/*.py"), *package.glob("data/*.py")]
+    files += [Path(str(sys.modules[source.adapter.convert.__module__].__file__)) for source in sources]
     digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    for name, content in sorted({(file.name, file.read_bytes()) for file in files}):
+        digest.update(name.encode() + b"\0" + content)
     return digest.hexdigest()
 
 
@@ -231,14 +253,16 @@ class Preparation:
                     yield result
 
     def checked_preferences(self, source: Source, account: SourceReport) -> Iterator[Preference]:
-        rows = tqdm(open_source(source), desc=source.spec, unit=" rows", disable=not self.progress, leave=False)
+        options = self.config.adapter_options()
+        opened = open_source(source, options.columns)
+        rows = tqdm(opened, desc=source.spec, unit=" rows", disable=not self.progress, leave=False)
         for number, row in rows:
             account.raw_rows += 1
             if not source.is_sampled(number, self.config.seed):
                 account.enter()
                 account.drop(Drop("not_sampled", f"@{source.fraction:g}"), number)
                 continue
-            candidates = convert_row(row, source, self.config)
+            candidates = convert_row(row, source.adapter, options)
             account.enter(len(candidates))
             for candidate in candidates:
                 drop = candidate if isinstance(candidate, Drop) else check_pair(candidate, self.config)
@@ -249,7 +273,7 @@ class Preparation:
                     yield candidate.model_copy(update={"source": source.spec, "row": number})
 
 
-def convert_row(row: Row, source: Source, config: DataConfig) -> list[Preference | Drop]:
+def convert_row(row: Row, adapter: Adapter, options: AdapterOptions) -> list[Preference | Drop]:
     """What an adapter makes of a row. Whatever the row holds, the answer is preferences or drops, at least one.
 
     Raises:
@@ -258,7 +282,7 @@ def convert_row(row: Row, source: Source, config: DataConfig) -> list[Preference
     if not isinstance(row, dict):
         return [Drop("malformed_row", f"expected an object, found {type(row).__name__}")]
     try:
-        candidates = list(source.adapter.convert(row, config.adapter_options())) or [Drop("no_pair")]
+        candidates = list(adapter.convert(row, options)) or [Drop("no_pair")]
     except Drop as drop:
         return [drop]
     except ValidationError as error:
@@ -269,7 +293,7 @@ def convert_row(row: Row, source: Source, config: DataConfig) -> list[Preference
     for candidate in candidates:
         if not isinstance(candidate, Preference | Drop):
             raise AdapterError(
-                f"adapter '{source.adapter.name}' gave {type(candidate).__name__}, expected Preference or Drop.\n"
+                f"adapter '{adapter.name}' gave {type(candidate).__name__}, expected Preference or Drop.\n"
                 "  convert yields each pair: write `yield Preference(...)`, or return a list of them."
             )
     return candidates

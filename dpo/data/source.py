@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dpo.adapters import get_adapter
@@ -65,11 +66,12 @@ def shuffled_block(seed: str) -> list[int]:
     return random.Random(seed).sample(range(SAMPLING_BLOCK), SAMPLING_BLOCK)
 
 
-def parse_source(spec: str) -> Source:
+def parse_source(spec: str, adapter_files: tuple[Path, ...] = ()) -> Source:
     """Read ADAPTER[=SOURCE][:SPLIT][@FRACTION].
 
     Args:
         spec: "nectar", "ultrafeedback=rows.parquet", "triplets=org/name:train", "orca_dpo_pairs@0.5".
+        adapter_files: Adapters elsewhere, which the spec may name.
 
     Raises:
         AdapterError: there is no such adapter.
@@ -89,11 +91,15 @@ def parse_source(spec: str) -> Source:
     name, equals, location = rest.partition("=")
     if not equals:
         name, _, split = name.partition(":")
-        adapter = get_adapter(name)
+        adapter = get_adapter(name, adapter_files)
+        if adapter.hub_id is None:
+            raise SourceError(
+                f"{spec}: '{name}' is a format and no data set.\n  Name the rows: {name}=path/to/rows.jsonl"
+            )
         return Source(
             spec=spec, adapter=adapter, hub_id=adapter.hub_id, split=split or adapter.split, fraction=fraction
         )
-    adapter = get_adapter(name)
+    adapter = get_adapter(name, adapter_files)
     if location and Path(location).exists():
         return Source(spec=spec, adapter=adapter, files=list_files(Path(location)), fraction=fraction)
     folder, _, split = location.rpartition(":")
@@ -104,7 +110,7 @@ def parse_source(spec: str) -> Source:
         return Source(spec=spec, adapter=adapter, hub_id=hub_id, split=split or adapter.split, fraction=fraction)
     raise SourceError(
         f"{spec}: there is no file or folder '{location}'.\n"
-        f"  Expected a file or folder of {', '.join(FORMATS)}, or a Hub id such as {adapter.hub_id}."
+        f"  Expected a file or folder of {', '.join(FORMATS)}, or a Hub id such as {adapter.hub_id or 'org/name'}."
     )
 
 
@@ -125,8 +131,12 @@ def list_files(path: Path, split: str = "") -> tuple[Path, ...]:
     return files
 
 
-def open_source(source: Source) -> Iterator[tuple[int, Any]]:
+def open_source(source: Source, column_names: Mapping[str, str] = MappingProxyType({})) -> Iterator[tuple[int, Any]]:
     """Rows with their numbers, from 0, after the columns were checked.
+
+    Args:
+        source: What to read.
+        column_names: For adapters whose columns the user names: which column stands for each.
 
     Raises:
         SourceError: a file cannot be read, no row is there, or the adapter's columns are missing.
@@ -134,13 +144,16 @@ def open_source(source: Source) -> Iterator[tuple[int, Any]]:
     rows = read_hub(source) if source.hub_id is not None else read_files(source.files)
     first = list(itertools.islice(rows, NUM_SCHEMA_ROWS))
     if not first:
-        raise SourceError(f"{source.spec}: the source holds no rows")
+        raise SourceError(f"{source.spec}: the source holds no rows.\n  Check that it is the file you meant.")
     found = sorted({str(key) for row in first if isinstance(row, Mapping) for key in row})
-    if missing := [column for column in source.adapter.columns if column not in found]:
+    expected = source.adapter.columns_in(column_names)
+    if missing := [column for column in expected if column not in found]:
+        named = source.adapter.columns_are_named
+        way_out = f"\n  Name them: --column_{source.adapter.columns[0]} NAME and so on." if named else ""
         raise SourceError(
             f"{source.spec}: the rows lack {', '.join(missing)}.\n"
-            f"  expected by '{source.adapter.name}': {', '.join(source.adapter.columns)}\n"
-            f"  found: {', '.join(found) or 'rows that are no objects'}"
+            f"  expected by '{source.adapter.name}': {', '.join(expected)}\n"
+            f"  found: {', '.join(found) or 'rows that are no objects'}{way_out}"
         )
     yield from enumerate(itertools.chain(first, rows))
 

@@ -39,6 +39,14 @@ class Tokenizer:
         added = self.backend.get_added_tokens_decoder().values()
         return frozenset(token.content for token in added if token.special and token.content)
 
+    @cached_property
+    def barriers(self) -> frozenset[str]:
+        """Control tokens that part a text in two, each encoded by itself. None where one looks at its neighbours."""
+        added = self.backend.get_added_tokens_decoder().values()
+        if any(token.lstrip or token.rstrip or token.single_word or token.normalized for token in added):
+            return frozenset()
+        return frozenset(token.content for token in added if token.content)
+
     def token_id(self, token: str) -> int | None:
         """The id of a text that is one token of the vocabulary, else None."""
         return self.backend.token_to_id(token)

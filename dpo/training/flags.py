@@ -88,7 +88,7 @@ def parse_flags(argv: list[str]) -> tuple[DataConfig, dict[str, Any]]:
     values = vars(namespace)
     data = DataConfig.from_flags({name: values[name] for name in DataConfig.model_fields})
     training = {f.name: values[f.name] for f in dataclasses.fields(TrainingConfig) if f.init}
-    return data, training | evaluation_flags(training, holds_out=bool(data.eval_datasets or data.validation_split))
+    return data, training | evaluation_flags(training, holds_out=data.holds_out)
 
 
 def evaluation_flags(flags: dict[str, Any], *, holds_out: bool) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import TrainOutput
 
 from dpo.data.config import DataConfig
-from dpo.data.pipeline import PreparedData, prepare
+from dpo.data.pipeline import PreparedData, open_prepared, prepare
 from dpo.data.tokenization import load_tokenizer
+from dpo.embedded import find_model
 from dpo.errors import ConfigError, ModelError
 from dpo.training.checks import RESULTS, WEIGHTS
 from dpo.training.config import TrainingConfig
 from dpo.training.distributed import finish, is_main_process, local_main_first, set_up
-from dpo.training.embedded import EMBEDDED, embedded_model
 from dpo.training.engine import why_padded
 from dpo.training.flags import parse_flags, resolved_flags
 from dpo.training.model import load_model, load_tokenizer_for, stop_at
@@ -123,10 +123,10 @@ def build_trainer(
 
 def prepare_inputs(data: DataConfig, config: TrainingConfig) -> tuple[str, PreparedData]:
     """The model's folder or Hub id, and the pairs as token ids."""
-    model = str(config.model_name_or_path)
-    if model == EMBEDDED:
-        model = str(embedded_model())
+    model = find_model(str(config.model_name_or_path))
     tokenizer = load_tokenizer(model, revision=config.model_revision, trust_remote_code=config.trust_remote_code)
+    if data.prepared is not None:
+        return model, open_prepared(Path(data.prepared), tokenizer)
     return model, prepare(data, tokenizer, progress=is_main_process())
 
 

@@ -1,4 +1,4 @@
-"""Finding adapters: a file in the folder is enough, and two of one name are refused."""
+"""Finding adapters: in the folder, in installed packages and anywhere; two of one name are refused."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import dpo.adapters
-from dpo.adapters import find_adapters, get_adapter
+from dpo.adapters import find_adapters, get_adapter, load_adapter
+from dpo.data.source import parse_source
 from dpo.errors import AdapterError
 
 ADAPTER = """
@@ -49,28 +50,66 @@ def test_two_adapters_of_one_name_are_refused_with_both_files(folder: Path) -> N
 def test_a_file_without_an_adapter_is_refused(folder: Path, text: str) -> None:
     name = f"zz_empty_{len(text)}"
     (folder / f"{name}.py").write_text(text)
-    with pytest.raises(AdapterError, match=f"{name}.py defines no ADAPTER"):
+    with pytest.raises(AdapterError, match=f"{name} defines no ADAPTER"):
         find_adapters()
 
 
 def test_a_name_that_reads_as_a_source_or_a_fraction_is_refused(folder: Path) -> None:
     (folder / "zz_name.py").write_text(ADAPTER.format(name="votes@2"))
-    with pytest.raises(AdapterError, match=r"zz_name\.py: the name 'votes@2' holds"):
+    with pytest.raises(AdapterError, match=r"zz_name: its name 'votes@2' holds"):
         find_adapters()
 
 
 def test_a_file_that_cannot_be_imported_is_named(folder: Path) -> None:
     (folder / "zz_broken.py").write_text("def convert(row, options:\n")
-    with pytest.raises(AdapterError, match=r"zz_broken\.py cannot be imported: SyntaxError"):
+    with pytest.raises(AdapterError, match=r"zz_broken cannot be imported: SyntaxError"):
         find_adapters()
 
 
 def test_an_unknown_adapter_lists_what_there_is() -> None:
     with pytest.raises(AdapterError) as caught:
         get_adapter("ultrafeedbck")
-    assert str(caught.value).startswith("unknown adapter 'ultrafeedbck'. Did you mean ultrafeedback?\n")
+    assert str(caught.value).startswith("unknown adapter 'ultrafeedbck'. Did you mean ultrafeedback or ")
     assert f"there is: {', '.join(find_adapters())}" in str(caught.value)
 
 
 def test_the_contract_itself_is_no_adapter() -> None:
     assert "base" not in find_adapters()
+
+
+def test_an_adapter_may_lie_anywhere(tmp_path: Path) -> None:
+    file = tmp_path / "elsewhere.py"
+    file.write_text(ADAPTER.format(name="elsewhere"))
+    assert get_adapter("elsewhere", (file,)).columns == ("a",)
+    assert parse_source("elsewhere", (file,)).adapter is load_adapter(file)
+    with pytest.raises(AdapterError, match="unknown adapter 'elsewhere'"):
+        get_adapter("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("none.py", None, "expected a Python file, and there is none"),
+        ("rows.jsonl", "{}", "expected a Python file, and there is none"),
+        ("broken.py", "def convert(", r"broken\.py cannot be imported: SyntaxError"),
+        ("empty.py", "", "defines no ADAPTER"),
+    ],
+)
+def test_a_file_that_is_no_adapter_is_refused(tmp_path: Path, name: str, text: str | None, expected: str) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(AdapterError, match=expected):
+        load_adapter(tmp_path / name)
+
+
+def test_an_installed_package_offers_its_adapters_by_entry_point(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    metadata = site / "my_package-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[dpo.adapters]\nzz_installed = zz_my_package\n")
+    (site / "zz_my_package.py").write_text(ADAPTER.format(name="zz_installed"))
+    monkeypatch.syspath_prepend(site)
+    assert get_adapter("zz_installed").convert.__module__ == "zz_my_package"

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from dpo.adapters.nectar import split_turns
+from dpo.adapters.base import split_turns
 from dpo.records import Drop, Preference
-from tests.adapters.rows import check_that_malformed_rows_are_counted, convert, detail, reasons
+from tests.adapters.rows import convert, detail, reasons
 from tests.builders import assistant, user
 
 
@@ -41,12 +41,17 @@ def test_a_row_gives_as_many_pairs_as_the_pairing_says() -> None:
 
 def test_turns_are_split_and_stripped() -> None:
     prompt = "\n\nHuman: Hi!\nTwo lines. \n\nAssistant:  Hello. \n\nHuman: 2 + 2?\n\nAssistant: "
-    assert split_turns(prompt) == [user("Hi!\nTwo lines."), assistant("Hello."), user("2 + 2?")]
+    assert split_turns(prompt) == (
+        user("Hi!\nTwo lines."),
+        assistant("Hello."),
+        user("2 + 2?"),
+        assistant(""),
+    )
 
 
 def test_a_speaker_in_the_middle_of_a_line_or_paragraph_is_text() -> None:
     prompt = "\n\nHuman: What does Assistant: mean?\nHuman: too\n\nAssistant:"
-    assert split_turns(prompt) == [user("What does Assistant: mean?\nHuman: too")]
+    assert split_turns(prompt) == (user("What does Assistant: mean?\nHuman: too"), assistant(""))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +117,3 @@ def test_a_csv_cell_holds_the_answers_as_json() -> None:
     cell = '[{"answer": "water", "rank": 2.0}, {"answer": "neon", "rank": 1.0}]'
     assert answers_of(convert("nectar", row() | {"answers": cell})) == [("neon", "water")]
     assert reasons("nectar", row() | {"answers": cell[:-1]}) == ["malformed_row"]
-
-
-def test_no_malformed_row_raises_or_is_lost() -> None:
-    check_that_malformed_rows_are_counted("nectar")

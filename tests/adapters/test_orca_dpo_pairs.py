@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dpo.records import Preference
-from tests.adapters.rows import check_that_malformed_rows_are_counted, convert, detail, reasons
+from tests.adapters.rows import convert, detail, reasons
 from tests.builders import system, user
 
 ROW = {"system": "Be brief.", "question": "Capital of Peru?", "chosen": "Lima.", "rejected": "Cusco."}
@@ -58,7 +58,3 @@ def test_a_missing_column_is_a_malformed_row(column: str) -> None:
 def test_a_row_that_is_no_object_is_a_malformed_row(row: Any) -> None:
     assert reasons("orca_dpo_pairs", row) == ["malformed_row"]
     assert detail("orca_dpo_pairs", row) == f"expected an object, found {type(row).__name__}"
-
-
-def test_no_malformed_row_raises_or_is_lost() -> None:
-    check_that_malformed_rows_are_counted("orca_dpo_pairs")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dpo.records import Preference
-from tests.adapters.rows import check_that_malformed_rows_are_counted, convert, detail, reasons
+from tests.adapters.rows import convert, detail, reasons
 from tests.builders import assistant, pair, system, user
 
 USER = {"role": "user", "content": "Name a noble gas."}
@@ -86,7 +86,3 @@ def test_a_missing_answer_is_a_malformed_row(column: str) -> None:
     row = {"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen."}
     del row[column]
     assert reasons("triplets", row) == ["malformed_row"]
-
-
-def test_no_malformed_row_raises_or_is_lost() -> None:
-    check_that_malformed_rows_are_counted("triplets")

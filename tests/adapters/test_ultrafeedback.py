@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dpo.records import Preference
-from tests.adapters.rows import check_that_malformed_rows_are_counted, convert, detail, reasons
+from tests.adapters.rows import convert, detail, reasons
 from tests.builders import assistant, system, user
 
 
@@ -116,7 +116,3 @@ def test_missing_scores_are_none() -> None:
 def test_a_csv_row_holds_the_conversations_as_json_and_the_scores_as_text() -> None:
     row = {name: json.dumps(value) if name in ("chosen", "rejected") else str(value) for name, value in ROW.items()}
     assert converted(row) == converted(ROW)
-
-
-def test_no_malformed_row_raises_or_is_lost() -> None:
-    check_that_malformed_rows_are_counted("ultrafeedback")

@@ -1,6 +1,7 @@
 """Pairs as token ids: what the model sees at inference, and what it is to answer."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,30 @@ class TestBoundary:
             assert encoded.boundary_shift is not agree
             num_plain += agree
         assert num_plain >= 1
+
+    def test_a_prompt_is_encoded_once_for_both_answers(
+        self, chatml_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        encoder = encoder_for(chatml_tokenizer)
+        characters: list[int] = []
+        real = Tokenizer.encode
+
+        def encode_counted(self: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+            characters.extend(map(len, texts))
+            return real(self, texts)
+
+        monkeypatch.setattr(Tokenizer, "encode", encode_counted)
+        encode(encoder, pair("x" * 1000, "a", "b"))
+        assert sum(characters) < 1300
+
+    @pytest.mark.parametrize("look", [{"lstrip": True}, {"rstrip": True}, {"normalized": True}, {"single_word": True}])
+    def test_control_tokens_that_look_at_their_neighbours_part_no_text(self, look: dict[str, bool]) -> None:
+        backend = train_byte_level(CHATML)
+        backend.add_special_tokens([tokenizers.AddedToken("<|im_start|>", special=True, **look)])
+        encoder = encoder_for(Tokenizer(backend=backend, special_tokens={"eos_token": "<|im_end|>"}))
+        assert encoder.tokenizer.barriers == frozenset()
+        for preference in PAIRS:
+            assert encode(encoder, preference).prompt_ids == encoder.tokenizer.encode(encoder.render(preference))[0]
 
     def test_what_the_ids_say_is_what_the_template_wrote(self, fitting: PairEncoder) -> None:
         for preference in PAIRS:

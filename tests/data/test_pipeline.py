@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from dpo.adapters import find_adapters
+from dpo.adapters import find_adapters, get_adapter
+from dpo.adapters.base import AdapterOptions
 from dpo.data import pipeline
 from dpo.data.config import DataConfig
+from dpo.data.malformed import mutate
 from dpo.data.pipeline import PreparedData, convert_row, prepare
-from dpo.data.source import parse_source
 from dpo.data.tokenization import Tokenizer, load_tokenizer
 from dpo.errors import AdapterError, ConfigError, DataError, DPOError, SourceError, TemplateError
 from dpo.records import Drop
-from tests.adapters.rows import mutate
 from tests.builders import SAMPLES, data_config, pair, save_tokenizer, train_byte_level
 from tests.conftest import WriteRows
 
@@ -434,11 +434,10 @@ class TestConvertRow:
 
     @staticmethod
     def reasons(convert: Callable[..., Any]) -> list[str]:
-        source = parse_source("triplets")
-        source = dataclasses.replace(source, adapter=dataclasses.replace(source.adapter, convert=convert))
+        adapter = dataclasses.replace(get_adapter("triplets"), convert=convert)
         return [
             candidate.reason if isinstance(candidate, Drop) else "kept"
-            for candidate in convert_row({}, source, data_config())
+            for candidate in convert_row({}, adapter, AdapterOptions())
         ]
 
     @pytest.mark.parametrize(

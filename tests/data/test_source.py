@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dpo.adapters import find_adapters
 from dpo.data.source import open_source, parse_source
 from dpo.errors import AdapterError, SourceError
 from tests.conftest import WriteRows
@@ -241,7 +242,7 @@ class TestSpec:
         "spec", ["nectr", "", "@0.5", "=rows.jsonl", "nectar@half", "nectar@50%", "nectar@", "NECTAR"]
     )
     def test_what_names_no_adapter_is_an_error_that_lists_them(self, spec: str) -> None:
-        with pytest.raises(AdapterError, match="there is: nectar, orca_dpo_pairs, triplets, ultrafeedback"):
+        with pytest.raises(AdapterError, match=f"there is: {', '.join(find_adapters())}"):
             parse_source(spec)
 
     @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import dpo.training.embedded as embedded
+import dpo.embedded as embedded
 from dpo.adapters import find_adapters
 from dpo.adapters.base import AdapterOptions
 from dpo.data.encoding import EncodedPair, PairEncoder

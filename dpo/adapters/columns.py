@@ -1,0 +1,56 @@
+"""Any table, by naming its columns.
+
+A raw row, for columns=rows.csv --column_prompt question --column_chosen good --column_rejected bad:
+
+    {"question": "Name a noble gas.", "good": "Neon.", "bad": "Oxygen."}
+
+and one that needs none:
+
+    {"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen."}
+
+Columns hold text or messages, as in `triplets`. --column_system names a column of system messages,
+--column_score_chosen and --column_score_rejected of scores; a column that is not named keeps its own name.
+"""
+
+from collections.abc import Iterator
+
+from dpo.adapters import triplets
+from dpo.adapters.base import Adapter, AdapterOptions, Row, read_text
+from dpo.records import Drop, Message, Preference
+
+
+def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
+    named = dict(row) | {ours: row[theirs] for ours, theirs in options.columns.items() if theirs in row}
+    for preference in triplets.convert(named, options):
+        system = read_text(named, "system") if named.get("system") else ""
+        before = (Message(role="system", content=system),) if system else ()
+        yield preference.model_copy(update={"prompt": before + preference.prompt})
+
+
+_QUESTION = Message(role="user", content="Name a noble gas.")
+
+EXAMPLES = (
+    (
+        {"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen."},
+        [Preference(prompt=(_QUESTION,), chosen="Neon.", rejected="Oxygen.")],
+    ),
+    (
+        {"system": "Be brief.", "prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen."},
+        [
+            Preference(
+                prompt=(Message(role="system", content="Be brief."), _QUESTION), chosen="Neon.", rejected="Oxygen."
+            )
+        ],
+    ),
+    ({"prompt": "Name a noble gas.", "chosen": 7, "rejected": "Oxygen."}, [Drop("malformed_row")]),
+)
+
+ADAPTER = Adapter(
+    name="columns",
+    hub_id=None,
+    split="train",
+    columns=("prompt", "chosen", "rejected"),
+    columns_are_named=True,
+    convert=convert,
+    examples=EXAMPLES,
+)

@@ -1,0 +1,53 @@
+"""OpenAI's format for DPO fine-tuning files: a conversation, a preferred and a non-preferred answer.
+
+A raw row:
+
+    {"input": {"messages": [{"role": "user", "content": "Name a noble gas."}], "tools": [],
+               "parallel_tool_calls": true},
+     "preferred_output": [{"role": "assistant", "content": "Neon."}],
+     "non_preferred_output": [{"role": "assistant", "content": "Oxygen."}]}
+
+A format rather than a data set: name the file, openai_dpo=rows.jsonl. Rows that offer tools are dropped, since their
+answers may be calls.
+"""
+
+from collections.abc import Iterator
+
+from dpo.adapters.base import Adapter, AdapterOptions, Row, pair_conversations, read_messages
+from dpo.records import Drop, Message, Preference
+
+
+def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
+    if row["input"].get("tools"):
+        raise Drop("tools", "the row offers tools")
+    yield pair_conversations(
+        row,
+        read_messages(row, "preferred_output"),
+        read_messages(row, "non_preferred_output"),
+        prompt=read_messages(row["input"], "messages"),
+    )
+
+
+_ROW = {
+    "input": {"messages": [{"role": "user", "content": "Name a noble gas."}], "tools": [], "parallel_tool_calls": True},
+    "preferred_output": [{"role": "assistant", "content": "Neon."}],
+    "non_preferred_output": [{"role": "assistant", "content": "Oxygen."}],
+}
+
+EXAMPLES = (
+    (
+        _ROW,
+        [Preference(prompt=(Message(role="user", content="Name a noble gas."),), chosen="Neon.", rejected="Oxygen.")],
+    ),
+    (_ROW | {"input": {"messages": [], "tools": [{"type": "function"}]}}, [Drop("tools")]),
+    (_ROW | {"preferred_output": []}, [Drop("malformed_row")]),
+)
+
+ADAPTER = Adapter(
+    name="openai_dpo",
+    hub_id=None,
+    split="train",
+    columns=("input", "preferred_output", "non_preferred_output"),
+    convert=convert,
+    examples=EXAMPLES,
+)

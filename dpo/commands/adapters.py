@@ -1,0 +1,72 @@
+"""python -m dpo adapters: what there is, or whether a new one keeps the contract."""
+
+__all__ = ["add_to"]
+
+import argparse
+import json
+from pathlib import Path
+from textwrap import indent
+from typing import Any
+
+from dpo.adapters import find_adapters, load_adapter
+from dpo.adapters.base import Adapter
+from dpo.data.template import load_template
+from dpo.errors import AdapterError
+from dpo.records import Message, Preference
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser(
+        "adapters", help="list the adapters: name, columns, default source and one rendered example"
+    )
+    parser.add_argument("--adapter", type=Path, nargs="*", default=[], metavar="FILE", help="adapters elsewhere")
+    parser.add_argument("--check", type=Path, metavar="FILE", help="check the adapter of this file, and list none")
+    parser.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    if options.check is not None:
+        check(options.check)
+    else:
+        print("\n\n".join(map(describe, find_adapters(tuple(options.adapter)).values())))
+
+
+def check(file: Path) -> None:
+    """Say that an adapter is right.
+
+    Raises:
+        AdapterError: it is not, with everything that is wrong.
+    """
+    from dpo.data.adapter_checks import NUM_MALFORMED_ROWS, check_adapter
+
+    adapter = load_adapter(file)
+    if complaints := check_adapter(adapter):
+        raise AdapterError(f"{file}:\n" + "\n".join(f"- {complaint}" for complaint in complaints))
+    print(
+        f"{adapter.name}: {len(adapter.examples)} examples come true, {NUM_MALFORMED_ROWS} malformed rows were counted"
+    )
+
+
+def describe(adapter: Adapter) -> str:
+    """An adapter's name, columns and default source, and its first example that gives a pair, in chatml."""
+    lines = [
+        adapter.name,
+        f"  columns:  {', '.join(adapter.columns)}",
+        f"  source:   {f'{adapter.hub_id}, split {adapter.split}' if adapter.hub_id else 'a format: name the rows'}",
+    ]
+    pairs = ((row, pair) for row, given in adapter.examples for pair in given if isinstance(pair, Preference))
+    row, preference = next(pairs, ({}, None))
+    if preference is None:
+        return "\n".join([*lines, "  row:      none of its examples gives a pair"])
+    template = load_template("chatml")
+    prompt = template.render(preference.prompt, add_generation_prompt=True)
+    answers = {
+        name: template.render(
+            [*preference.prompt, Message(role="assistant", content=text)], add_generation_prompt=False
+        )
+        for name, text in (("chosen", preference.chosen), ("rejected", preference.rejected))
+    }
+    lines += [f"  row:      {json.dumps(row, ensure_ascii=False)}", "  prompt:", indent(prompt.rstrip("\n"), "    ")]
+    for name, text in answers.items():
+        lines += [f"  {name}:", indent(text.removeprefix(prompt).rstrip("\n"), "    ")]
+    return "\n".join(lines)

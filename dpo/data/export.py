@@ -1,0 +1,37 @@
+"""A finished preparation as a folder of the user's."""
+
+__all__ = ["FORMATS", "export"]
+
+import json
+import shutil
+from pathlib import Path
+
+from dpo.data.pipeline import PreparedData
+
+FORMATS = ("arrow", "jsonl", "parquet")
+TRIPLET = ("prompt", "chosen", "rejected", "source", "row")
+
+
+def export(prepared: PreparedData, folder: Path, form: str) -> None:
+    """Fill a folder with the pairs, data_report.json and manifest.json.
+
+    Args:
+        prepared: What was prepared.
+        folder: Empty.
+        form: arrow, a DatasetDict with token ids; or jsonl or parquet, one file a split with the pairs as text.
+    """
+    if form == "arrow":
+        shutil.copytree(prepared.folder, folder, dirs_exist_ok=True)
+        splits = [split for split, count in prepared.report.pairs.items() if count]
+        (folder / "dataset_dict.json").write_text(json.dumps({"splits": splits}), encoding="utf-8")
+        return
+    for name in ("data_report.json", "manifest.json"):
+        shutil.copyfile(prepared.folder / name, folder / name)
+    for split, pairs in (("train", prepared.train), ("eval", prepared.eval)):
+        if pairs is None:
+            continue
+        triplets = pairs.select_columns(list(TRIPLET))
+        if form == "jsonl":
+            triplets.to_json(folder / f"{split}.jsonl", force_ascii=False)
+        else:
+            triplets.to_parquet(folder / f"{split}.parquet")

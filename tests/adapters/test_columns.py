@@ -1,0 +1,52 @@
+"""Any table, by naming its columns."""
+
+from typing import Any
+
+import pytest
+
+from dpo.data.source import open_source, parse_source
+from dpo.errors import SourceError
+from dpo.records import Preference
+from tests.adapters.rows import convert
+from tests.builders import pair, system, user
+from tests.conftest import WriteRows
+
+ROW = {"question": "Name a noble gas.", "good": "Neon.", "bad": "Oxygen.", "votes": "7", "id": 3}
+NAMES = {"column_prompt": "question", "column_chosen": "good", "column_rejected": "bad"}
+
+
+def test_columns_are_read_under_the_names_that_the_user_gave() -> None:
+    assert convert("columns", ROW, **NAMES) == [pair("Name a noble gas.", "Neon.", "Oxygen.")]
+
+
+def test_columns_that_are_not_named_keep_their_names() -> None:
+    row: dict[str, Any] = {"prompt": "Name a noble gas.", "chosen": "Neon.", "bad": "Oxygen."}
+    assert convert("columns", row, column_rejected="bad") == [pair("Name a noble gas.", "Neon.", "Oxygen.")]
+
+
+def test_system_messages_and_scores_have_columns_too() -> None:
+    row = ROW | {"rules": "Be brief.", "less": 2}
+    more = {"column_system": "rules", "column_score_chosen": "votes", "column_score_rejected": "less"}
+    assert convert("columns", row, **NAMES, **more) == [
+        Preference(
+            prompt=(system("Be brief."), user("Name a noble gas.")),
+            chosen="Neon.",
+            rejected="Oxygen.",
+            score_chosen=7,
+            score_rejected=2,
+        )
+    ]
+
+
+def test_a_column_that_is_missing_is_asked_for_under_its_given_name(write_rows: WriteRows) -> None:
+    source = parse_source(f"columns={write_rows([ROW])}")
+    with pytest.raises(SourceError, match=r"lack chosen, rejected[\s\S]*expected by 'columns': question, chosen, reje"):
+        list(open_source(source, {"prompt": "question"}))
+    with pytest.raises(SourceError, match="--column_prompt NAME"):
+        list(open_source(source))
+    assert len(list(open_source(source, {"prompt": "question", "chosen": "good", "rejected": "bad"}))) == 1
+
+
+def test_a_format_needs_a_file() -> None:
+    with pytest.raises(SourceError, match=r"'columns' is a format and no data set[\s\S]*columns=path/to/rows"):
+        parse_source("columns")

@@ -1,0 +1,32 @@
+"""Argilla's judged Orca pairs: ties marked, ratings that may be missing."""
+
+from typing import Any
+
+import pytest
+
+from dpo.adapters import get_adapter
+from tests.adapters.rows import convert
+
+ROW = dict(get_adapter("distilabel_orca").examples[0][0])
+
+
+@pytest.mark.parametrize(
+    ("change", "scores"),
+    [
+        ({"rating": [2.0, 9.0]}, (9.0, 2.0)),
+        ({"rating": [9.0, 2.0], "status": "unchanged"}, (9.0, 2.0)),
+        ({"rating": None, "status": "unchanged"}, (None, None)),
+        ({"rating": [8.0, 8.0], "status": "tie"}, (0.0, 0.0)),
+        ({"rating": None, "status": "tie"}, (0.0, 0.0)),
+    ],
+)
+def test_the_larger_rating_is_that_of_chosen_and_a_tie_has_equal_scores(
+    change: dict[str, Any], scores: tuple[float | None, float | None]
+) -> None:
+    (pair,) = convert("distilabel_orca", ROW | change)
+    assert (pair.score_chosen, pair.score_rejected) == scores  # type: ignore[union-attr]
+
+
+def test_an_empty_system_column_gives_no_system_message() -> None:
+    (pair,) = convert("distilabel_orca", ROW | {"system": ""})
+    assert [message.role for message in pair.prompt] == ["user"]  # type: ignore[union-attr]

@@ -1,0 +1,88 @@
+"""python -m dpo prepare: what it leaves, and what trains on it."""
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+
+from dpo.cli import main
+from dpo.data.config import DataConfig
+from dpo.data.pipeline import open_prepared, prepare
+from dpo.data.tokenization import load_tokenizer
+from dpo.errors import ConfigError, DataError
+from tests.builders import SAMPLES, save_tokenizer, train_byte_level
+
+NECTAR = f"nectar={SAMPLES / 'nectar.jsonl'}"
+
+
+@pytest.fixture
+def run(chatml_folder: Path, tmp_path: Path):
+    """Runs the command on the sample rows, and returns its exit code and the folder."""
+
+    def call(*flags: str) -> tuple[int, Path]:
+        output = tmp_path / "prepared"
+        model = ("--model_name_or_path", str(chatml_folder))
+        return main(["prepare", "--datasets", NECTAR, *model, "--output", str(output), *flags]), output
+
+    return call
+
+
+def test_the_folder_loads_as_a_data_set_with_its_account_and_manifest(run, capsys) -> None:
+    code, output = run("--validation_split", "0.2")
+    assert code == 0
+    pairs = datasets.load_from_disk(str(output))
+    report = json.loads((output / "data_report.json").read_text())
+    assert {split: len(rows) for split, rows in pairs.items()} == report["pairs"]
+    assert {"source", "row", "prompt_ids", "chosen_ids", "rejected_ids"} <= set(pairs["train"].column_names)
+    assert {"tokenizer", "template", "sources", "config", "code"} <= set(
+        json.loads((output / "manifest.json").read_text())
+    )
+    shown = capsys.readouterr().out
+    assert f"{output}: {report['pairs']['train']} pairs in train, {report['pairs']['eval']} pairs in eval" in shown
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_text_formats_are_triplets_that_give_the_same_ids_again(run, form: str, chatml_folder: Path) -> None:
+    code, output = run("--format", form)
+    assert code == 0
+    tokenizer = load_tokenizer(str(chatml_folder))
+    before, after = (
+        prepare(DataConfig(datasets=(source,)), tokenizer, progress=False).train
+        for source in (NECTAR, f"triplets={output / f'train.{form}'}")
+    )
+    assert before["prompt_ids"] == after["prompt_ids"]
+    assert before["chosen_ids"] == after["chosen_ids"]
+    assert before["rejected_ids"] == after["rejected_ids"]
+
+
+def test_a_folder_that_exists_is_replaced_only_when_asked(run, capsys) -> None:
+    assert run()[0] == 0
+    assert run("--max_length", "1000")[0] == 2
+    assert "--overwrite" in capsys.readouterr().err
+    code, output = run("--max_length", "1000", "--overwrite")
+    assert code == 0
+    assert json.loads((output / "manifest.json").read_text())["config"]["max_length"] == 1000
+
+
+def test_what_was_prepared_is_opened_with_its_own_tokenizer_alone(run, chatml_folder: Path, tmp_path: Path) -> None:
+    _, output = run("--validation_split", "0.2")
+    prepared = open_prepared(output, load_tokenizer(str(chatml_folder)))
+    assert len(prepared.train) + len(prepared.eval) == prepared.report.total().kept
+    other = save_tokenizer(tmp_path / "other", train_byte_level(["<|im_end|>", "<|im_start|>"]), eos_token="<|im_end|>")
+    with pytest.raises(DataError, match="of another tokenizer"):
+        open_prepared(output, load_tokenizer(str(other)))
+
+
+@pytest.mark.parametrize("form", ["missing", "jsonl"])
+def test_a_folder_that_holds_no_token_ids_is_refused(run, form: str, chatml_folder: Path) -> None:
+    output = Path("missing") if form == "missing" else run("--format", form)[1]
+    with pytest.raises(DataError, match="python -m dpo prepare"):
+        open_prepared(output, load_tokenizer(str(chatml_folder)))
+
+
+def test_flags_that_a_preparation_has_decided_are_refused() -> None:
+    assert DataConfig.from_flags({"prepared": "folder"}).prepared == "folder"
+    for flag in ({"datasets": ["nectar"]}, {"max_length": 7}, {"template": "zephyr"}, {"keep_ties": True}):
+        with pytest.raises(ConfigError, match=f"--{next(iter(flag))} is decided already in --prepared folder"):
+            DataConfig.from_flags({"prepared": "folder"} | flag)
