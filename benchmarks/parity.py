@@ -74,7 +74,7 @@ def compare_pair(preference: Preference, encoder: PairEncoder, theirs: Any) -> C
     )
     (pair,) = encoder.encode([preference])
     if not isinstance(pair, EncodedPair):
-        return Counter(["pairs", f"dropped: {pair.reason}"])
+        return Counter([f"dropped: {pair.reason}"])
     their_prompt = theirs.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
     # Up to the end-of-turn token: what a template writes behind it is not trained on.
     same_ids = their_prompt == pair.prompt_ids and all(

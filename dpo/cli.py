@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from dpo.commands import adapters, prepare
 from dpo.errors import DPOError
-from dpo.flags import FlagParser
+from dpo.flags import FlagParser, check_flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for command in (adapters, prepare):
         command.add_to(commands)
     try:
-        options = parser.parse_args(argv)
+        options, unknown = parser.parse_known_args(argv)
+        check_flags(options.parser, unknown)
         options.command(options)
     except DPOError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -52,10 +52,14 @@ def check_flags(
         raise ConfigError(f"unexpected '{word}': values follow a flag, as in --datasets nectar")
 
 
-def add_fields(parser: argparse.ArgumentParser, model: type[BaseModel], title: str) -> None:
+def add_fields(
+    parser: argparse.ArgumentParser, model: type[BaseModel], title: str, *, leave_out: Collection[str] = ()
+) -> None:
     """Give a parser one flag for each field of a pydantic model, with its description and default as help."""
     group = parser.add_argument_group(title, model.__doc__)
     for name, field in model.model_fields.items():
+        if name in leave_out:
+            continue
         default = field.get_default(call_default_factory=True)
         shown = "" if default in (None, ()) else f" Default: {default}."
         help_text = f"{field.description or ''}{shown}".replace("%", "%%")

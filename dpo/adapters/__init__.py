@@ -60,7 +60,7 @@ def load_adapter(file: Path) -> Adapter:
     Raises:
         AdapterError: there is no such file, it cannot be imported or defines no ADAPTER.
     """
-    return adapter_of(load_file(file))
+    return adapter_of(load_file(file.expanduser()))
 
 
 def list_modules(files: tuple[Path, ...]) -> Iterator[ModuleType]:
@@ -69,8 +69,8 @@ def list_modules(files: tuple[Path, ...]) -> Iterator[ModuleType]:
         if name != "base":
             yield import_adapter(f"{__name__}.{name}")
     for entry in sorted(entry_points(group=ENTRY_POINTS)):
-        yield import_adapter(entry.value)
-    yield from map(load_file, files)
+        yield import_adapter(entry.module)
+    yield from map(load_file, dict.fromkeys(file.expanduser().resolve() for file in files))
 
 
 def import_adapter(name: str) -> ModuleType:
@@ -82,7 +82,7 @@ def import_adapter(name: str) -> ModuleType:
 
 def load_file(file: Path) -> ModuleType:
     """A module of a file that lies anywhere, imported once under a name of its path."""
-    path = file.expanduser().resolve()
+    path = file.resolve()
     name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]

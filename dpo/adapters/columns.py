@@ -15,16 +15,17 @@ Columns hold text or messages, as in `triplets`. --column_system names a column 
 from collections.abc import Iterator
 
 from dpo.adapters import triplets
-from dpo.adapters.base import Adapter, AdapterOptions, Row, read_text
+from dpo.adapters.base import Adapter, AdapterOptions, Row, pair_conversations, read_text
 from dpo.records import Drop, Message, Preference
 
 
 def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
-    named = dict(row) | {ours: row[theirs] for ours, theirs in options.columns.items() if theirs in row}
-    for preference in triplets.convert(named, options):
-        system = read_text(named, "system") if named.get("system") else ""
-        before = (Message(role="system", content=system),) if system else ()
-        yield preference.model_copy(update={"prompt": before + preference.prompt})
+    named = {column: value for column, value in row.items() if column not in options.columns}
+    named |= {ours: row[theirs] for ours, theirs in options.columns.items()}
+    chosen, rejected = triplets.read_answer(named, "chosen"), triplets.read_answer(named, "rejected")
+    system = read_text(named, "system") if named.get("system") else ""
+    before = (Message(role="system", content=system),) if system else ()
+    yield pair_conversations(named, chosen, rejected, prompt=before + triplets.read_prompt(named))
 
 
 _QUESTION = Message(role="user", content="Name a noble gas.")

@@ -9,17 +9,15 @@ A raw row:
 the smaller of `rating`, which some rows lack; a tie's are equal, so that the filter for ties sees them.
 """
 
+import json
 from collections.abc import Iterator
 
-from dpo.adapters.base import Adapter, AdapterOptions, Row, open_prompt, read_text
+from dpo.adapters.base import Adapter, AdapterOptions, Row, open_prompt, read_number, read_text
 from dpo.records import Drop, Message, Preference
 
 
 def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
-    ratings = row["rating"]
-    scores = (max(ratings), min(ratings)) if ratings else (None, None)
-    if row["status"] == "tie":
-        scores = (0, 0)
+    scores: tuple[float | None, float | None] = (0, 0) if row["status"] == "tie" else read_ratings(row)
     yield Preference(
         prompt=open_prompt(row, system="system", question="input"),
         chosen=read_text(row, "chosen"),
@@ -27,6 +25,17 @@ def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
         score_chosen=scores[0],
         score_rejected=scores[1],
     )
+
+
+def read_ratings(row: Row) -> tuple[float, float] | tuple[None, None]:
+    """The larger and the smaller of a row's two ratings, where it has them. A CSV cell holds them as JSON."""
+    ratings = json.loads(row["rating"] or "null") if isinstance(row["rating"], str | None) else row["rating"]
+    if ratings is None:
+        return None, None
+    if len(ratings) != 2:
+        raise Drop("malformed_row", f"'rating' holds {len(ratings)} ratings, expected 2")
+    lower, higher = sorted(read_number({"rating": rating}, "rating") for rating in ratings)
+    return higher, lower
 
 
 _ROW = {

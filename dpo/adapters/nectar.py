@@ -11,22 +11,13 @@ Prompts may have many turns. Missing slots were filled with repeated answers, an
 ranks; pairs of equal text or equal rank are counted and dropped by the filters that every data set goes through.
 """
 
-import math
-
-from dpo.adapters.base import Adapter, AdapterOptions, Row, pair_ranked, read_list, read_text, split_turns
+from dpo.adapters.base import Adapter, AdapterOptions, Row, pair_ranked, read_list, read_number, read_text, split_turns
 from dpo.records import Drop, Message, Preference
 
 
 def convert(row: Row, options: AdapterOptions) -> list[Preference]:
-    answers = [(read_text(answer, "answer"), -read_rank(answer)) for answer in read_list(row, "answers")]
+    answers = [(read_text(answer, "answer"), -read_number(answer, "rank")) for answer in read_list(row, "answers")]
     return pair_ranked(read_prompt(row), answers, options)
-
-
-def read_rank(answer: Row) -> float:
-    rank = answer.get("rank")
-    if not isinstance(rank, int | float) or math.isnan(rank):
-        raise Drop("malformed_row", "an answer has no numeric 'rank'")
-    return rank
 
 
 def read_prompt(row: Row) -> list[Message]:

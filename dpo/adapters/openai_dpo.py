@@ -7,8 +7,8 @@ A raw row:
      "preferred_output": [{"role": "assistant", "content": "Neon."}],
      "non_preferred_output": [{"role": "assistant", "content": "Oxygen."}]}
 
-A format rather than a data set: name the file, openai_dpo=rows.jsonl. Rows that offer tools are dropped, since their
-answers may be calls.
+A format rather than a data set: name the file, openai_dpo=rows.jsonl. Rows that offer or call tools are dropped, since
+their answers are no text alone.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,9 @@ from dpo.records import Drop, Message, Preference
 
 
 def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
-    if row["input"].get("tools"):
-        raise Drop("tools", "the row offers tools")
+    messages = [*row["input"]["messages"], *row["preferred_output"], *row["non_preferred_output"]]
+    if row["input"].get("tools") or any(message.get("tool_calls") for message in messages):
+        raise Drop("tools", "the row offers or calls tools")
     yield pair_conversations(
         row,
         read_messages(row, "preferred_output"),

@@ -7,7 +7,7 @@ A raw row:
      "score_A": 12, "score_B": 3, "score_ratio": 4.0}
 
 `labels` is 1 where A was preferred. Pairs whose scores are close say little: those with a ratio below
---min_score_ratio, 2 as in Rafailov et al. 2023, arXiv:2305.18290, are dropped.
+--min_score_ratio are dropped, 2 by default as in the DPO authors' code (eric-mitchell/direct-preference-optimization).
 """
 
 from collections.abc import Iterator
@@ -19,9 +19,10 @@ from dpo.records import Drop, Message, Preference
 def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
     if read_number(row, "score_ratio") < options.min_score_ratio:
         raise Drop("low_score_ratio", f"{row['score_ratio']}, --min_score_ratio {options.min_score_ratio:g}")
-    if row["labels"] not in (0, 1):
-        raise Drop("malformed_row", f"'labels' is {row['labels']!r:.40}, expected 0 or 1")
-    chosen, rejected = ("A", "B") if row["labels"] == 1 else ("B", "A")
+    label = read_number(row, "labels")
+    if label not in (0, 1):
+        raise Drop("malformed_row", f"'labels' is {label:g}, expected 0 or 1")
+    chosen, rejected = ("A", "B") if label == 1 else ("B", "A")
     yield Preference(
         prompt=(Message(role="user", content=read_text(row, "history")),),
         chosen=read_text(row, f"human_ref_{chosen}"),

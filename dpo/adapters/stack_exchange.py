@@ -31,7 +31,9 @@ def html_to_markdown(html: str) -> str:
     from markdownify import markdownify  # 0.1 s, for this data set alone
 
     text = markdownify(html, heading_style="ATX", escape_asterisks=False, escape_underscores=False, escape_misc=False)
-    return re.sub(r"\n{3,}", "\n\n", text).strip()
+    # Blank lines between paragraphs are the markup's, those inside a fence the code's.
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)
+    return "".join(part if part.startswith("```") else re.sub(r"\n{3,}", "\n\n", part) for part in parts).strip()
 
 
 def _answer(text: str, pm_score: int) -> dict[str, object]:

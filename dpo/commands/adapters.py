@@ -17,11 +17,11 @@ from dpo.records import Message, Preference
 
 def add_to(commands: Any) -> None:
     parser = commands.add_parser(
-        "adapters", help="list the adapters: name, columns, default source and one rendered example"
+        "adapters", allow_abbrev=False, help="list the adapters: name, columns, default source and one rendered example"
     )
     parser.add_argument("--adapter", type=Path, nargs="*", default=[], metavar="FILE", help="adapters elsewhere")
     parser.add_argument("--check", type=Path, metavar="FILE", help="check the adapter of this file, and list none")
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=run, parser=parser)
 
 
 def run(options: argparse.Namespace) -> None:

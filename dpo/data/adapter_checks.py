@@ -29,10 +29,22 @@ def check_adapter(adapter: Adapter, *, num_malformed_rows: int = NUM_MALFORMED_R
         adapter: As its file defines it.
         num_malformed_rows: Rows to make worse and convert.
     """
+    if shapeless := list(check_shape(adapter)):
+        return shapeless
     complaints = [*check_description(adapter), *check_examples(adapter)]
     if complaints:
         return complaints
     return list(check_malformed_rows(adapter, num_malformed_rows))
+
+
+def check_shape(adapter: Adapter) -> Iterator[str]:
+    """What would make the other checks stumble."""
+    if not isinstance(adapter.columns, tuple) or not all(isinstance(column, str) for column in adapter.columns):
+        yield f"columns is {adapter.columns!r}, expected a tuple of texts."
+    for number, example in enumerate(adapter.examples):
+        is_pair = isinstance(example, tuple) and len(example) == 2 and isinstance(example[1], Sequence)
+        if not is_pair or not all(isinstance(candidate, Preference | Drop) for candidate in example[1]):
+            yield f"example {number} is no (row, [Preference or Drop, ...])."
 
 
 def check_description(adapter: Adapter) -> Iterator[str]:

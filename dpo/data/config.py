@@ -116,7 +116,11 @@ class DataConfig(BaseModel):
                 )
 
     def check_prepared_alone(self) -> None:
-        """Refuse flags that a preparation has decided already."""
+        """Refuse a folder that is none, and flags that a preparation has decided already."""
+        if not self.prepared_folder.is_dir():
+            raise ConfigError(
+                f"--prepared {self.prepared}: there is no such folder.\n  `python -m dpo prepare --output` makes one."
+            )
         for name, field in type(self).model_fields.items():
             if name not in ("prepared", "seed") and getattr(self, name) != field.default:
                 raise ConfigError(
@@ -124,10 +128,15 @@ class DataConfig(BaseModel):
                 )
 
     @property
+    def prepared_folder(self) -> Path:
+        """--prepared; a shell expands ~, a YAML file does not."""
+        return Path(str(self.prepared)).expanduser()
+
+    @property
     def holds_out(self) -> bool:
         """Whether pairs are held out."""
         if self.prepared is not None:
-            return (Path(self.prepared) / "eval").is_dir()
+            return (self.prepared_folder / "eval").is_dir()
         return bool(self.eval_datasets or self.validation_split)
 
     def adapter_options(self) -> AdapterOptions:

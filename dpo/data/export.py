@@ -1,6 +1,6 @@
 """A finished preparation as a folder of the user's."""
 
-__all__ = ["FORMATS", "export"]
+__all__ = ["FORMATS", "MADE_BY_PREPARE", "export"]
 
 import json
 import shutil
@@ -9,6 +9,8 @@ from pathlib import Path
 from dpo.data.pipeline import PreparedData
 
 FORMATS = ("arrow", "jsonl", "parquet")
+MADE_BY_PREPARE = ("data_report.json", "manifest.json")
+"""What every preparation holds, whatever its format."""
 TRIPLET = ("prompt", "chosen", "rejected", "source", "row")
 
 
@@ -25,7 +27,7 @@ def export(prepared: PreparedData, folder: Path, form: str) -> None:
         splits = [split for split, count in prepared.report.pairs.items() if count]
         (folder / "dataset_dict.json").write_text(json.dumps({"splits": splits}), encoding="utf-8")
         return
-    for name in ("data_report.json", "manifest.json"):
+    for name in MADE_BY_PREPARE:
         shutil.copyfile(prepared.folder / name, folder / name)
     for split, pairs in (("train", prepared.train), ("eval", prepared.eval)):
         if pairs is None:

@@ -17,7 +17,7 @@ JUNK: tuple[Any, ...] = (
     [{"role": "system", "content": "x"}],
     [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}],
     [{"answer": "x", "rank": 1}, {"answer": "y", "rank": None}],
-    "long " * 2000,
+    *("long " * 2000, "<blockquote>" * 1500 + "deep"),
 )
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -99,17 +100,21 @@ def open_prepared(folder: Path, tokenizer: Tokenizer) -> PreparedData:
     Raises:
         DataError: the folder holds none, or its ids are of another tokenizer.
     """
-    if not (folder / "manifest.json").is_file() or not (folder / "train").is_dir():
+    try:
+        made_with = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["tokenizer"]
+        prepared = PreparedData.load(folder)
+        _ = prepared.train, prepared.eval  # read here, so that a damaged folder shows here
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(
-            f"--prepared {folder}: expected what `python -m dpo prepare --format arrow --output {folder}` makes."
-        )
-    made_with = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["tokenizer"]
+            f"--prepared {folder}: {type(error).__name__}: {error}\n"
+            f"  Expected what `python -m dpo prepare --output {folder}` makes."
+        ) from error
     if made_with != tokenizer.fingerprint():
         raise DataError(
             f"--prepared {folder}: its token ids are of another tokenizer than that of --model_name_or_path.\n"
             "  Prepare it again with this model."
         )
-    return PreparedData.load(folder)
+    return prepared
 
 
 def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) -> PreparedData:
@@ -137,6 +142,7 @@ def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) 
     )
     identity = {
         "dpo": dpo.__version__,
+        "libraries": {name: version(name) for name in ("jinja2", "markdownify", "tokenizers")},
         "code": code_fingerprint(sources + eval_sources),
         "config": config.model_dump(mode="json"),
         "sources": [source.fingerprint() for source in [*sources, *eval_sources]],
@@ -160,10 +166,14 @@ def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) 
 
 
 def code_fingerprint(sources: Iterable[Source]) -> str:
-    """Changes with the code that decides what a prepared pair is, a user's own adapters included."""
+    """Changes with the code that decides what a prepared pair is, and with the files of a user's own adapters.
+
+    What such a file imports is not looked at.
+    """
     package = Path(dpo.__file__).parent
     files = [package / "records.py", *package.glob("adapters/*.py"), *package.glob("data/*.py")]
-    files += [Path(str(sys.modules[source.adapter.convert.__module__].__file__)) for source in sources]
+    modules = {sys.modules.get(source.adapter.convert.__module__) for source in sources}
+    files += [Path(file) for module in modules if (file := getattr(module, "__file__", None))]
     digest = hashlib.sha256()
     for name, content in sorted({(file.name, file.read_bytes()) for file in files}):
         digest.update(name.encode() + b"\0" + content)
@@ -287,7 +297,7 @@ def convert_row(row: Row, adapter: Adapter, options: AdapterOptions) -> list[Pre
         return [drop]
     except ValidationError as error:
         return [drop_for(error)]
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         # What a row of unforeseen shape makes of an adapter's code.
         return [Drop("malformed_row", f"{type(error).__name__}: {error}")]
     for candidate in candidates:

@@ -13,6 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import DPOConfig
 
 from dpo.errors import ConfigError, unknown_name
+from dpo.folders import check_folder
 
 if TYPE_CHECKING:
     from dpo.training.config import TrainingConfig
@@ -66,7 +67,7 @@ def check_config(config: "TrainingConfig") -> None:
             raise ConfigError(f"--{name} is missing")
     check_output_dir(config)
     if config.engine == "packed" and config.reference_folder is not None:
-        check_folder("reference_cache", config.reference_folder.resolve())
+        check_folder("reference_cache", config.reference_folder)
     check_resuming(config)
     check_ranges(config)
     check_loss(config)
@@ -106,6 +107,8 @@ def check_output_dir(config: "TrainingConfig") -> None:
     """Refuse a folder that cannot be made, or whose content would be lost."""
     output_dir, model = Path(str(config.output_dir)).resolve(), Path(str(config.model_name_or_path)).resolve()
     check_folder("output_dir", output_dir)
+    if output_dir.exists() and not os.access(output_dir, os.W_OK | os.X_OK):
+        raise ConfigError(f"--output_dir {output_dir}: cannot be written to.\n  Choose another folder.")
     if output_dir == model:
         raise ConfigError("--output_dir is the folder of --model_name_or_path, which would be overwritten")
     if config.overwrite_output_dir or not output_dir.exists():
@@ -120,15 +123,6 @@ def check_output_dir(config: "TrainingConfig") -> None:
             f"--output_dir {config.output_dir} holds a model ({weights.name}).\n"
             "  Choose another folder, or pass --overwrite_output_dir to replace it."
         )
-
-
-def check_folder(flag: str, folder: Path) -> None:
-    """Refuse a folder that cannot be made or written to."""
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    if not there.is_dir():
-        raise ConfigError(f"--{flag} {folder}: {there} is a file, expected a folder or nothing")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(f"--{flag} {folder}: {there} cannot be written to.\n  Choose another folder.")
 
 
 def check_resuming(config: "TrainingConfig") -> None:

@@ -102,7 +102,7 @@ def evaluation_flags(flags: dict[str, Any], *, holds_out: bool) -> dict[str, Any
         if strategy not in (None, "no") or on_start:
             raise ConfigError(
                 "evaluation is asked for, but nothing is held out.\n"
-                "  Pass --validation_split 0.05 or --eval_datasets ADAPTER=SOURCE."
+                "  Pass --validation_split 0.05 or --eval_datasets ADAPTER=SOURCE, here or to `python -m dpo prepare`."
             )
         return {}
     return {
@@ -119,4 +119,6 @@ def resolved_flags(data: DataConfig, training: TrainingConfig) -> dict[str, Any]
     flags["gradient_accumulation_steps"] = training.accumulation_asked
     flags["report_to"] = flags["report_to"] or "none"
     known = {f.name for f in dataclasses.fields(TrainingConfig) if f.init} - REFUSED.keys()
-    return {name: value for name, value in flags.items() if name in known} | data.model_dump(mode="json")
+    # What a preparation has decided stands in its manifest.
+    of_data = data.model_dump(mode="json", include=None if data.prepared is None else {"prepared", "seed"})
+    return {name: value for name, value in flags.items() if name in known} | of_data

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from transformers.utils import cached_file
 
-from dpo.errors import ModelError
+from dpo.errors import ConfigError, ModelError
 from dpo.training.packing import Pair
 
 DIGEST_BYTES = 16
@@ -53,7 +53,20 @@ class ReferenceCache:
         return np.array([known.get(digest, unknown) for digest in digests], dtype=np.float32).reshape(-1, 2)
 
     def add(self, digests: Sequence[bytes], logps: np.ndarray) -> None:
-        """Keep some more: written beside its place, then renamed, so that a file is whole or not there."""
+        """Keep some more: written beside its place, then renamed, so that a file is whole or not there.
+
+        Raises:
+            ConfigError: the folder cannot be written to.
+        """
+        try:
+            self.write(digests, logps)
+        except OSError as error:
+            raise ConfigError(
+                f"--reference_cache {self.folder}: cannot be written to: {error.strerror}.\n"
+                "  Choose another folder, or pass --no-reference_cache."
+            ) from error
+
+    def write(self, digests: Sequence[bytes], logps: np.ndarray) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         described = self.folder / "identity.json"
         if not described.exists():

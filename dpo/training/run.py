@@ -126,7 +126,7 @@ def prepare_inputs(data: DataConfig, config: TrainingConfig) -> tuple[str, Prepa
     model = find_model(str(config.model_name_or_path))
     tokenizer = load_tokenizer(model, revision=config.model_revision, trust_remote_code=config.trust_remote_code)
     if data.prepared is not None:
-        return model, open_prepared(Path(data.prepared), tokenizer)
+        return model, open_prepared(data.prepared_folder, tokenizer)
     return model, prepare(data, tokenizer, progress=is_main_process())
 
 
@@ -135,7 +135,10 @@ def start_output(config: TrainingConfig, prepared: PreparedData) -> None:
     if not is_main_process():
         return
     output_dir = Path(str(config.output_dir))
-    output_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output_dir {output_dir}: cannot be made: {error.strerror}") from error
     if config.overwrite_output_dir:
         stale = [file for pattern in (*REPORTS, *WEIGHTS) for file in output_dir.glob(pattern)]
         for file in stale:

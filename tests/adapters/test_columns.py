@@ -7,7 +7,7 @@ import pytest
 from dpo.data.source import open_source, parse_source
 from dpo.errors import SourceError
 from dpo.records import Preference
-from tests.adapters.rows import convert
+from tests.adapters.rows import convert, reasons
 from tests.builders import pair, system, user
 from tests.conftest import WriteRows
 
@@ -45,6 +45,30 @@ def test_a_column_that_is_missing_is_asked_for_under_its_given_name(write_rows: 
     with pytest.raises(SourceError, match="--column_prompt NAME"):
         list(open_source(source))
     assert len(list(open_source(source, {"prompt": "question", "chosen": "good", "rejected": "bad"}))) == 1
+
+
+def test_a_name_that_is_mistaken_is_an_error_also_where_the_column_may_be_missing(write_rows: WriteRows) -> None:
+    """The row's own `system` must not stand in for the column that was meant."""
+    source = parse_source(f"columns={write_rows([ROW | {'system': 'Be long.', 'rules': 'Be brief.'}])}")
+    with pytest.raises(SourceError, match="lack ruls"):
+        list(open_source(source, {"prompt": "question", "chosen": "good", "rejected": "bad", "system": "ruls"}))
+
+
+def test_a_row_without_its_named_column_is_malformed_whatever_else_it_holds() -> None:
+    row = {"prompt": "Something else.", "good": "Neon.", "bad": "Oxygen."}
+    assert reasons("columns", row, **NAMES) == ["malformed_row"]
+
+
+def test_a_system_message_that_the_answers_hold_too_is_taken_once() -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a noble gas."}]
+    row = {
+        "system": "Be brief.",
+        "prompt": "Name a noble gas.",
+        "chosen": [*turns, {"role": "assistant", "content": "Neon."}],
+        "rejected": [*turns, {"role": "assistant", "content": "Oxygen."}],
+    }
+    (preference,) = convert("columns", row)
+    assert preference.prompt == (system("Be brief."), user("Name a noble gas."))  # type: ignore[union-attr]
 
 
 def test_a_format_needs_a_file() -> None:

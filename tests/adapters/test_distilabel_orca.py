@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dpo.adapters import get_adapter
-from tests.adapters.rows import convert
+from tests.adapters.rows import convert, reasons
 
 ROW = dict(get_adapter("distilabel_orca").examples[0][0])
 
@@ -18,6 +18,8 @@ ROW = dict(get_adapter("distilabel_orca").examples[0][0])
         ({"rating": None, "status": "unchanged"}, (None, None)),
         ({"rating": [8.0, 8.0], "status": "tie"}, (0.0, 0.0)),
         ({"rating": None, "status": "tie"}, (0.0, 0.0)),
+        ({"rating": "[2.0, 9.0]"}, (9.0, 2.0)),
+        ({"rating": ""}, (None, None)),
     ],
 )
 def test_the_larger_rating_is_that_of_chosen_and_a_tie_has_equal_scores(
@@ -25,6 +27,11 @@ def test_the_larger_rating_is_that_of_chosen_and_a_tie_has_equal_scores(
 ) -> None:
     (pair,) = convert("distilabel_orca", ROW | change)
     assert (pair.score_chosen, pair.score_rejected) == scores  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("rating", [[9.0], [9.0, float("nan")], [9.0, None], [], "9.0, 2.0"])
+def test_ratings_that_are_not_two_numbers_make_a_malformed_row(rating: Any) -> None:
+    assert reasons("distilabel_orca", ROW | {"rating": rating}) == ["malformed_row"]
 
 
 def test_an_empty_system_column_gives_no_system_message() -> None:

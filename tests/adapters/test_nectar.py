@@ -78,7 +78,7 @@ def test_two_assistant_turns_in_a_row_leave_no_question() -> None:
     assert reasons("nectar", row("\n\nHuman: Hi!\n\nAssistant: Hello.\n\nAssistant: ")) == ["prompt_not_user"]
 
 
-@pytest.mark.parametrize("rank", ["1", "first", None, [1], {}, float("nan")])
+@pytest.mark.parametrize("rank", ["first", None, [1], {}, float("nan")])
 def test_a_rank_that_is_no_number_is_a_malformed_row(rank: Any) -> None:
     assert reasons("nectar", row(neon=rank, water=2, argon=1)) == ["malformed_row"]
 

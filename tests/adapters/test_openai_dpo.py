@@ -23,6 +23,6 @@ def test_rows_with_tools_are_dropped_by_that_name() -> None:
     assert len(convert("openai_dpo", ROW | {"input": {"messages": MESSAGES, "tools": []}})) == 1
 
 
-def test_an_answer_that_calls_a_tool_is_a_malformed_row() -> None:
-    call = [{"role": "assistant", "content": None, "tool_calls": [{"type": "function"}]}]
-    assert reasons("openai_dpo", ROW | {"preferred_output": call}) == ["malformed_row"]
+def test_an_answer_that_calls_a_tool_beside_its_text_is_dropped_as_well() -> None:
+    call = [{"role": "assistant", "content": "Let me see.", "tool_calls": [{"type": "function"}]}]
+    assert reasons("openai_dpo", ROW | {"preferred_output": call}) == ["tools"]

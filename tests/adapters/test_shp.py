@@ -18,8 +18,8 @@ def test_the_label_says_which_comment_is_chosen(labels: int, expected: tuple[str
 
 @pytest.mark.parametrize(("ratio", "smallest", "kept"), [(2.0, 2.0, True), (1.99, 2.0, False), (1.99, 1.5, True)])
 def test_pairs_whose_scores_are_close_are_dropped(ratio: float, smallest: float, kept: bool) -> None:
-    found = reasons("shp", ROW | {"score_ratio": ratio}, min_score_ratio=smallest)
-    assert (found != ["low_score_ratio"]) == kept
+    found = convert("shp", ROW | {"score_ratio": ratio}, min_score_ratio=smallest)
+    assert [getattr(candidate, "reason", "kept") for candidate in found] == ["kept" if kept else "low_score_ratio"]
 
 
 @pytest.mark.parametrize("change", [{"labels": 2}, {"labels": None}, {"score_A": "many"}, {"score_ratio": None}])
@@ -28,5 +28,6 @@ def test_numbers_that_are_none_make_a_malformed_row(change: dict[str, Any]) -> N
 
 
 def test_numbers_may_be_text_as_a_csv_file_has_them() -> None:
-    (preference,) = convert("shp", ROW | {"score_A": "12", "score_B": "3", "score_ratio": "4.0"})
+    (preference,) = convert("shp", ROW | {"labels": "1", "score_A": "12", "score_B": "3", "score_ratio": "4.0"})
+    assert preference.chosen == "Neon."  # type: ignore[union-attr]
     assert (preference.score_chosen, preference.score_rejected) == (12.0, 3.0)  # type: ignore[union-attr]

@@ -12,6 +12,7 @@ from tests.adapters.rows import convert, reasons
         ("<p>One.</p>\n\n<p>Two.</p>", "One.\n\nTwo."),
         ("<p>Use <code>a_b * c</code>.</p>", "Use `a_b * c`."),
         ("<pre><code>if a &lt; b:\n    print(a_b)\n</code></pre>", "```\nif a < b:\n    print(a_b)\n```"),
+        ("<p>a</p>\n\n\n<pre><code>f()\n\n\n\ng()\n</code></pre>\n\n\n<p>b</p>", "a\n\n```\nf()\n\n\n\ng()\n```\n\nb"),
         ("<ul><li>one</li><li>two</li></ul>", "* one\n* two"),
         ('<a href="https://example.org">here</a>', "[here](https://example.org)"),
         ("a_b * c # no tags", "a_b * c # no tags"),

@@ -74,15 +74,46 @@ def test_what_was_prepared_is_opened_with_its_own_tokenizer_alone(run, chatml_fo
         open_prepared(output, load_tokenizer(str(other)))
 
 
-@pytest.mark.parametrize("form", ["missing", "jsonl"])
-def test_a_folder_that_holds_no_token_ids_is_refused(run, form: str, chatml_folder: Path) -> None:
-    output = Path("missing") if form == "missing" else run("--format", form)[1]
+@pytest.mark.parametrize("damage", ["no ids", "no manifest", "another manifest", "no account", "no pairs"])
+def test_a_folder_that_holds_no_preparation_is_refused(run, damage: str, chatml_folder: Path) -> None:
+    _, output = run("--format", "jsonl" if damage == "no ids" else "arrow")
+    if damage == "no manifest":
+        (output / "manifest.json").unlink()
+    elif damage == "another manifest":
+        (output / "manifest.json").write_text("{}")
+    elif damage == "no account":
+        (output / "data_report.json").unlink()
+    elif damage == "no pairs":
+        (output / "train" / "state.json").write_text("{")
     with pytest.raises(DataError, match="python -m dpo prepare"):
         open_prepared(output, load_tokenizer(str(chatml_folder)))
 
 
-def test_flags_that_a_preparation_has_decided_are_refused() -> None:
-    assert DataConfig.from_flags({"prepared": "folder"}).prepared == "folder"
+def test_only_a_preparation_is_overwritten(run, tmp_path: Path, capsys) -> None:
+    output = tmp_path / "prepared"
+    output.mkdir()
+    (output / "thesis.txt").write_text("years of work")
+    assert run("--overwrite")[0] == 2
+    assert "holds no preparation" in capsys.readouterr().err
+    assert (output / "thesis.txt").read_text() == "years of work"
+
+
+def test_an_output_that_cannot_be_made_is_refused_before_the_work(run, tmp_path: Path, capsys) -> None:
+    (tmp_path / "prepared").write_text("a file")
+    assert run()[0] == 2
+    assert "is a file, expected a folder" in capsys.readouterr().err
+
+
+def test_a_misspelled_flag_names_what_it_resembles(run, capsys) -> None:
+    assert run("--max_lenght", "7")[0] == 2
+    assert "Did you mean --max_length" in capsys.readouterr().err
+
+
+def test_flags_that_a_preparation_has_decided_are_refused(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    assert DataConfig.from_flags({"prepared": folder, "seed": 7}).prepared == folder
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        DataConfig.from_flags({"prepared": f"{folder}/none"})
     for flag in ({"datasets": ["nectar"]}, {"max_length": 7}, {"template": "zephyr"}, {"keep_ties": True}):
-        with pytest.raises(ConfigError, match=f"--{next(iter(flag))} is decided already in --prepared folder"):
-            DataConfig.from_flags({"prepared": "folder"} | flag)
+        with pytest.raises(ConfigError, match=f"--{next(iter(flag))} is decided already in --prepared"):
+            DataConfig.from_flags({"prepared": folder} | flag)
