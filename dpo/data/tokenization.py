@@ -41,11 +41,15 @@ class Tokenizer:
 
     @cached_property
     def barriers(self) -> frozenset[str]:
-        """Control tokens that part a text in two, each encoded by itself. None where one looks at its neighbours."""
+        """Control tokens that part a text in two, each encoded by itself. None where one looks at its neighbours.
+
+        What stands within another token is none either: the longer one could begin before it.
+        """
         added = self.backend.get_added_tokens_decoder().values()
         if any(token.lstrip or token.rstrip or token.single_word or token.normalized for token in added):
             return frozenset()
-        return frozenset(token.content for token in added if token.content)
+        texts = [token.content for token in added if token.content]
+        return frozenset(text for text in texts if not any(text in other[1:] for other in texts))
 
     def token_id(self, token: str) -> int | None:
         """The id of a text that is one token of the vocabulary, else None."""

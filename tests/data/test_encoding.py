@@ -131,6 +131,17 @@ class TestBoundary:
         for preference in PAIRS:
             assert encode(encoder, preference).prompt_ids == encoder.tokenizer.encode(encoder.render(preference))[0]
 
+    def test_a_control_token_within_a_longer_one_parts_no_text(self) -> None:
+        backend = train_byte_level([*CHATML, "<a>", "<b>", "<b><a>z"])
+        encoder = encoder_of(
+            Tokenizer(backend=backend, special_tokens={"eos_token": "<|im_end|>"}),
+            "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}<b><a>{% else %}"
+            "{{ m.content + eos_token }}{% endif %}{% endfor %}",
+        )
+        assert "<b>" in encoder.tokenizer.barriers and "<a>" not in encoder.tokenizer.barriers
+        assert encode(encoder, pair("q", "zebra", "ibex")).boundary_shift
+        assert not encode(encoder, pair("q", "gnu", "ibex")).boundary_shift
+
     def test_what_the_ids_say_is_what_the_template_wrote(self, fitting: PairEncoder) -> None:
         for preference in PAIRS:
             encoded = encode(fitting, preference)
