@@ -40,8 +40,9 @@ def as_command(*words: str) -> str:
         "import dpo, dpo.adapters, dpo.cli, dpo.data.pipeline, dpo.records\ndpo.adapters.find_adapters()" + REPORT,
         as_command("--help"),
         as_command("adapters"),
+        as_command("prepare", "--help"),
     ],
-    ids=["imports", "help", "adapters"],
+    ids=["imports", "help", "adapters", "prepare"],
 )
 def test_the_data_half_and_its_commands_load_nothing_heavy(code: str) -> None:
     result = run_python(code)
