@@ -10,8 +10,8 @@ from typing import Any
 
 from dpo.cache import publish
 from dpo.data.config import DataConfig
-from dpo.data.export import FORMATS, MADE_BY_PREPARE, export
-from dpo.data.pipeline import prepare
+from dpo.data.export import FORMATS, export
+from dpo.data.pipeline import MADE_BY_PREPARE, prepare
 from dpo.data.tokenization import load_tokenizer
 from dpo.embedded import find_model
 from dpo.errors import ConfigError

@@ -1,16 +1,14 @@
 """A finished preparation as a folder of the user's."""
 
-__all__ = ["FORMATS", "MADE_BY_PREPARE", "export"]
+__all__ = ["FORMATS", "export"]
 
 import json
 import shutil
 from pathlib import Path
 
-from dpo.data.pipeline import PreparedData
+from dpo.data.pipeline import MADE_BY_PREPARE, PreparedData
 
 FORMATS = ("arrow", "jsonl", "parquet")
-MADE_BY_PREPARE = ("data_report.json", "manifest.json")
-"""What every preparation holds, whatever its format."""
 TRIPLET = ("prompt", "chosen", "rejected", "source", "row")
 
 

@@ -4,7 +4,7 @@ rows -> adapter -> check_pair -> PairEncoder -> check_encoded -> pairs.arrow -> 
          every way out is a Drop, counted by its reason
 """
 
-__all__ = ["PreparedData", "open_prepared", "prepare"]
+__all__ = ["MADE_BY_PREPARE", "PreparedData", "open_prepared", "prepare"]
 
 import hashlib
 import json
@@ -32,11 +32,13 @@ from dpo.data.source import Source, open_source, parse_source
 from dpo.data.split import prompt_key, split_by_prompt
 from dpo.data.template import load_template
 from dpo.data.tokenization import Tokenizer
-from dpo.errors import AdapterError, DataError
+from dpo.errors import AdapterError, ConfigError, DataError
 from dpo.records import Drop, Preference
 
 Item = TypeVar("Item")
 
+MADE_BY_PREPARE = ("data_report.json", "manifest.json")
+"""What every preparation holds beside its pairs: the account, and what the pairs were made from."""
 BATCH_ROWS = 1000
 """Pairs that are encoded and written at once."""
 
@@ -133,6 +135,9 @@ def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) 
     adapter_files = tuple(map(Path, config.adapter))
     sources = [parse_source(spec, adapter_files) for spec in config.datasets]
     eval_sources = [parse_source(spec, adapter_files) for spec in config.eval_datasets]
+    given = config.adapter_options().columns
+    if given and not any(source.adapter.columns_are_named for source in sources + eval_sources):
+        raise ConfigError(f"--column_{next(iter(given))} is read by columns=SOURCE alone, and no source is one.")
     template = load_template(config.template, own=tokenizer.chat_template, special_tokens=tokenizer.special_tokens)
     encoder = PairEncoder(
         template,

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import TrainOutput
 
 from dpo.data.config import DataConfig
-from dpo.data.pipeline import PreparedData, open_prepared, prepare
+from dpo.data.pipeline import MADE_BY_PREPARE, PreparedData, open_prepared, prepare
 from dpo.data.tokenization import load_tokenizer
 from dpo.embedded import find_model
 from dpo.errors import ConfigError, ModelError
@@ -145,7 +145,8 @@ def start_output(config: TrainingConfig, prepared: PreparedData) -> None:
             file.unlink()
         for checkpoint in [] if config.resume_from_checkpoint else output_dir.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
-    shutil.copyfile(prepared.folder / "data_report.json", output_dir / "data_report.json")
+    for name in MADE_BY_PREPARE:
+        shutil.copyfile(prepared.folder / name, output_dir / name)
 
 
 def evaluate_at_end(trainer: PreferenceTrainer) -> None:

@@ -56,6 +56,7 @@ def summarize(config: TrainingConfig, evaluated: dict[str, dict[str, Any]], samp
 REPORTS = (
     "data_report.json",
     "eval_results.json",
+    "manifest.json",
     "resolved_config.yaml",
     "sample_answers.json",
     "train_results.json",

@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 
+from dpo.data.pipeline import prepare
 from dpo.data.source import open_source, parse_source
-from dpo.errors import SourceError
+from dpo.data.tokenization import Tokenizer
+from dpo.errors import ConfigError, SourceError
 from dpo.records import Preference
 from tests.adapters.rows import convert, reasons
-from tests.builders import pair, system, user
+from tests.builders import SAMPLES, data_config, pair, system, user
 from tests.conftest import WriteRows
 
 ROW = {"question": "Name a noble gas.", "good": "Neon.", "bad": "Oxygen.", "votes": "7", "id": 3}
@@ -69,6 +71,12 @@ def test_a_system_message_that_the_answers_hold_too_is_taken_once() -> None:
     }
     (preference,) = convert("columns", row)
     assert preference.prompt == (system("Be brief."), user("Name a noble gas."))  # type: ignore[union-attr]
+
+
+def test_names_that_no_source_reads_are_an_error(chatml_tokenizer: Tokenizer) -> None:
+    config = data_config([f"nectar={SAMPLES / 'nectar.jsonl'}"], column_prompt="question")
+    with pytest.raises(ConfigError, match="--column_prompt is read by columns=SOURCE alone"):
+        prepare(config, chatml_tokenizer, progress=False)
 
 
 def test_a_format_needs_a_file() -> None:

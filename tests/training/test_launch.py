@@ -63,6 +63,8 @@ def assert_whole(output_dir: Path, start: Path) -> None:
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in torch.tensor(model.generation_config.eos_token_id).flatten()
     report = json.loads((output_dir / "data_report.json").read_text())
     assert report["total"]["rows"] == report["total"]["kept"] == sum(report["pairs"].values()) == 24
+    manifest = json.loads((output_dir / "manifest.json").read_text())
+    assert manifest["config"]["max_length"] == 2048 and manifest["end_of_turn"] == "<|im_end|>"
     results = json.loads((output_dir / "train_results.json").read_text())
     assert results["train_runtime"] > 0 and results["train_samples_per_second"] > 0
     assert results["peak_memory_gib"] > 0.1
