@@ -9,7 +9,6 @@ import pkgutil
 import sys
 from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
@@ -65,6 +64,8 @@ def load_adapter(file: Path) -> Adapter:
 
 def list_modules(files: tuple[Path, ...]) -> Iterator[ModuleType]:
     """This folder's adapter modules, those of installed packages, and the files'."""
+    from importlib.metadata import entry_points  # 60 ms, which --help need not wait for
+
     for name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
         if name != "base":
             yield import_adapter(f"{__name__}.{name}")

@@ -10,7 +10,6 @@ from typing import Any
 
 from dpo.adapters import find_adapters, load_adapter
 from dpo.adapters.base import Adapter
-from dpo.data.template import load_template
 from dpo.errors import AdapterError
 from dpo.records import Message, Preference
 
@@ -58,6 +57,8 @@ def describe(adapter: Adapter) -> str:
     row, preference = next(pairs, ({}, None))
     if preference is None:
         return "\n".join([*lines, "  row:      none of its examples gives a pair"])
+    from dpo.data.template import load_template  # jinja2, which --help need not wait for
+
     template = load_template("chatml")
     prompt = template.render(preference.prompt, add_generation_prompt=True)
     answers = {

@@ -10,13 +10,12 @@ from typing import Any
 
 from dpo.cache import publish
 from dpo.data.config import DataConfig
-from dpo.data.export import FORMATS, export
-from dpo.data.pipeline import MADE_BY_PREPARE, prepare
-from dpo.data.tokenization import load_tokenizer
 from dpo.embedded import find_model
 from dpo.errors import ConfigError
 from dpo.flags import add_fields
 from dpo.folders import check_folder
+
+FORMATS = ("arrow", "jsonl", "parquet")
 
 
 def add_to(commands: Any) -> None:
@@ -39,6 +38,11 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    # Here, so that --help need not wait for pyarrow and tokenizers.
+    from dpo.data.export import export
+    from dpo.data.pipeline import prepare
+    from dpo.data.tokenization import load_tokenizer
+
     values = vars(options)
     config = DataConfig.from_flags({name: values[name] for name in DataConfig.model_fields if name in values})
     check_output(options.output, overwrite=options.overwrite)
@@ -60,6 +64,8 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
     Raises:
         ConfigError: saying what is there.
     """
+    from dpo.data.pipeline import MADE_BY_PREPARE
+
     check_folder("output", folder)
     if not folder.exists():
         return

@@ -1,6 +1,6 @@
 """A finished preparation as a folder of the user's."""
 
-__all__ = ["FORMATS", "export"]
+__all__ = ["export"]
 
 import json
 import shutil
@@ -8,7 +8,6 @@ from pathlib import Path
 
 from dpo.data.pipeline import MADE_BY_PREPARE, PreparedData
 
-FORMATS = ("arrow", "jsonl", "parquet")
 TRIPLET = ("prompt", "chosen", "rejected", "source", "row")
 
 
