@@ -195,9 +195,13 @@ class TrainingConfig(DPOConfig):
 
 
 def computes_bf16() -> bool:
-    """Whether the accelerator computes in bfloat16 by itself. CUDA says yes before Ampere too, where it emulates."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    """Whether the accelerator computes in bfloat16 by itself, where it can tell that from emulating it."""
+    device = torch.get_device_module()
+    if hasattr(device, "is_bf16_supported"):
+        try:
+            return bool(device.is_bf16_supported(including_emulation=False))
+        except TypeError:  # a device that does not emulate
+            return bool(device.is_bf16_supported())
     return bool(is_bf16_available())
 
 

@@ -1,5 +1,6 @@
 """Flags: defaults, YAML, derived batches, refusals."""
 
+import types
 from pathlib import Path
 
 import pytest
@@ -262,6 +263,14 @@ def test_a_deepspeed_configuration_can_stand_in_the_yaml_file(tmp_path):
 @pytest.mark.parametrize("native", [True, False])
 def test_bfloat16_that_cuda_only_emulates_does_not_count(monkeypatch, native):
     """A mock of a CUDA device, which this machine lacks; with emulation it always says yes."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "get_device_module", lambda: torch.cuda)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert computes_bf16() is native
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_device_that_knows_no_emulation_is_asked_without_it(monkeypatch, native):
+    """A mock of an accelerator of another kind."""
+    device = types.SimpleNamespace(is_bf16_supported=lambda: native)
+    monkeypatch.setattr(torch, "get_device_module", lambda: device)
     assert computes_bf16() is native
