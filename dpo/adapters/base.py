@@ -71,8 +71,10 @@ class Adapter:
     """Pairs of a raw row and what it must give. The test suite runs them."""
 
     def columns_in(self, names: Mapping[str, str]) -> tuple[str, ...]:
-        """The columns under the names that a source has for them."""
-        return tuple(names.get(column, column) if self.columns_are_named else column for column in self.columns)
+        """The columns that a source needs, under the names it has for them; with all that the user named."""
+        if not self.columns_are_named:
+            return self.columns
+        return tuple(dict.fromkeys([*(names.get(column, column) for column in self.columns), *names.values()]))
 
 
 def read_text(row: Row, column: str) -> str:

@@ -147,8 +147,6 @@ def open_source(source: Source, column_names: Mapping[str, str] = MappingProxyTy
         raise SourceError(f"{source.spec}: the source holds no rows.\n  Check that it is the file you meant.")
     found = sorted({str(key) for row in first if isinstance(row, Mapping) for key in row})
     expected = source.adapter.columns_in(column_names)
-    if source.adapter.columns_are_named:
-        expected = tuple(dict.fromkeys((*expected, *column_names.values())))
     if missing := [column for column in expected if column not in found]:
         named = source.adapter.columns_are_named
         way_out = f"\n  Name them: --column_{source.adapter.columns[0]} NAME and so on." if named else ""
