@@ -274,3 +274,12 @@ def test_a_device_that_knows_no_emulation_is_asked_without_it(monkeypatch, nativ
     device = types.SimpleNamespace(is_bf16_supported=lambda: native)
     monkeypatch.setattr(torch, "get_device_module", lambda: device)
     assert computes_bf16() is native
+
+
+def test_help_shows_our_flags_before_those_of_the_libraries(capsys):
+    with pytest.raises(SystemExit):
+        parse_flags(["--help"])
+    ours, theirs = capsys.readouterr().out.split("\nof TRL and transformers:\n")
+    for flag in ("--engine", "--datasets", "--global_batch_size", "--output_dir", "--config"):
+        assert f"\n  {flag}" in ours and f"\n  {flag} " not in theirs
+    assert "\n  --weight_decay" in theirs

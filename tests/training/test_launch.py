@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, FalconConfig, FalconForCausalLM
 
 from dpo.cli import main as cli
@@ -188,6 +189,9 @@ def test_a_run_on_prepared_data_is_the_run_on_their_sources(launch: Launch, tiny
         done = launch(["python"], *flags)
         assert done.returncode == 0, done.stderr[-3000:]
     assert train_losses(tmp_path / "from prepared") == train_losses(tmp_path / "from sources")
+    resolved = yaml.safe_load((tmp_path / "from prepared" / "resolved_config.yaml").read_text())
+    assert resolved["prepared"] == str(tmp_path / "prepared")
+    assert not {"datasets", "template", "max_length"} & resolved.keys(), "what the preparation decided"
     assert_whole(tmp_path / "from prepared", tiny_model)
 
 

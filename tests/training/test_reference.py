@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from dpo.errors import ModelError
+from dpo.errors import ConfigError, ModelError
 from dpo.training.reference import ReferenceCache, pair_digest, weights_fingerprint
 
 PAIR = {"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4, 5]}
@@ -65,3 +65,10 @@ def test_changed_weights_have_another_fingerprint(tmp_path):
 def test_a_folder_without_weights_is_an_error(tmp_path):
     with pytest.raises(ModelError, match="--no-reference_cache"):
         weights_fingerprint(str(tmp_path), None)
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_user_error(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(ConfigError, match=r"cannot be written to: Not a directory[\s\S]*--no-reference_cache"):
+        ReferenceCache(file, {"weights": "a"}).add([b"0" * 16], np.zeros((1, 2), dtype=np.float32))
