@@ -5,13 +5,14 @@ import sys
 import time
 
 from dpo.errors import DPOError
-from dpo.training.run import run
 
 PATIENCE_S = 10
 """How long other ranks let the first one speak for them, before their exit makes the launcher end it."""
 
 
 def main() -> int:
+    from dpo.training.run import run  # here, since the processes that prepare rows import this file, and need no torch
+
     try:
         run(sys.argv[1:])
     except DPOError as error:

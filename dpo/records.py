@@ -40,7 +40,7 @@ class Message(BaseModel):
 class Preference(BaseModel):
     """A prompt with a better and a worse answer."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     prompt: tuple[Message, ...] = Field(min_length=1)
     """The conversation so far, oldest turn first, ending in a user turn."""
@@ -53,6 +53,13 @@ class Preference(BaseModel):
     """The source as the user named it. Set by the pipeline."""
     row: int = -1
     """The raw row's number within its source, from 0. Set by the pipeline."""
+
+    @property
+    def score_margin(self) -> float | None:
+        """How much better the chosen answer scored; None where a score is missing."""
+        if self.score_chosen is None or self.score_rejected is None:
+            return None
+        return self.score_chosen - self.score_rejected
 
     @field_validator("prompt")
     @classmethod

@@ -41,8 +41,10 @@ def as_command(*words: str) -> str:
         as_command("--help"),
         as_command("adapters"),
         as_command("prepare", "--help"),
+        as_command("inspect", "--help"),
+        "import dpo.inspection.page" + REPORT,
     ],
-    ids=["imports", "help", "adapters", "prepare"],
+    ids=["imports", "help", "adapters", "prepare", "inspect", "page"],
 )
 def test_the_data_half_and_its_commands_load_nothing_heavy(code: str) -> None:
     result = run_python(code)

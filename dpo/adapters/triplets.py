@@ -36,7 +36,9 @@ def read_prompt(row: Row) -> tuple[Message, ...]:
 
 def read_answer(row: Row, column: str) -> tuple[Message, ...]:
     """An answer as messages that end in an assistant turn."""
-    if isinstance(row.get(column), str):
+    if row.get(column) is None:
+        raise Drop("malformed_row", f"column '{column}' is missing; expected text or a list of messages")
+    if isinstance(row[column], str):
         return (Message(role="assistant", content=row[column]),)
     return read_messages(row, column)
 

@@ -3,16 +3,15 @@
 __all__ = ["add_to"]
 
 import argparse
+import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from dpo.cache import publish
-from dpo.data.config import DataConfig
-from dpo.embedded import find_model
+from dpo.commands.common import add_data_flags, data_config, tokenizer_of
 from dpo.errors import ConfigError
-from dpo.flags import add_fields
 from dpo.folders import check_folder
 
 FORMATS = ("arrow", "jsonl", "parquet")
@@ -22,9 +21,6 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "prepare", allow_abbrev=False, help="turn sources into a data set that main.py --prepared trains on"
     )
-    parser.add_argument("--model_name_or_path", required=True, help="Folder or Hub id; its tokenizer alone is read.")
-    parser.add_argument("--trust_remote_code", action="store_true", help="For tokenizers with code of their own.")
-    parser.add_argument("--model_revision", help="Branch, tag or commit of a Hub model.")
     parser.add_argument("--output", type=Path, required=True, help="Folder to make.")
     parser.add_argument("--overwrite", action="store_true", help="Replace the folder.")
     parser.add_argument(
@@ -33,7 +29,7 @@ def add_to(commands: Any) -> None:
         default="arrow",
         help="arrow has token ids and is what main.py reads; jsonl and parquet hold prompt, chosen, rejected as text.",
     )
-    add_fields(parser, DataConfig, "data", leave_out=("prepared",))
+    add_data_flags(parser, leave_out=("prepared",))
     parser.set_defaults(command=run, parser=parser)
 
 
@@ -41,20 +37,18 @@ def run(options: argparse.Namespace) -> None:
     # Here, so that --help need not wait for pyarrow and tokenizers.
     from dpo.data.export import export
     from dpo.data.pipeline import prepare
-    from dpo.data.tokenization import load_tokenizer
 
-    values = vars(options)
-    config = DataConfig.from_flags({name: values[name] for name in DataConfig.model_fields if name in values})
+    config = data_config(options)
     check_output(options.output, overwrite=options.overwrite)
-    tokenizer = load_tokenizer(
-        find_model(options.model_name_or_path),
-        revision=options.model_revision,
-        trust_remote_code=options.trust_remote_code,
+    prepared = prepare(config, tokenizer_of(options), progress=sys.stderr.isatty())
+    # Whole before the folder it replaces is gone.
+    beside = publish(
+        options.output.with_name(f".{options.output.name}.{os.getpid()}"),
+        lambda folder: export(prepared, folder, options.format),
     )
-    prepared = prepare(config, tokenizer, progress=sys.stderr.isatty())
     if options.output.exists():
         shutil.rmtree(options.output)
-    publish(options.output, lambda folder: export(prepared, folder, options.format))
+    beside.rename(options.output)
     print(f"{prepared.report.table()}\n\n{options.output}: {describe(prepared.report.pairs)}")
 
 

@@ -12,9 +12,9 @@ from typing import get_args
 
 from dpo.adapters.base import Adapter, AdapterOptions, Pairing, Row
 from dpo.data.config import DataConfig
+from dpo.data.conversion import convert_row
 from dpo.data.filters import check_pair
 from dpo.data.malformed import mutate
-from dpo.data.pipeline import convert_row
 from dpo.errors import AdapterError
 from dpo.records import Drop, Preference
 
@@ -91,7 +91,8 @@ def check_malformed_rows(adapter: Adapter, number: int) -> Iterator[str]:
         try:
             complaints = list(check_row(row, adapter, options))
         except Exception as error:
-            complaints = [f"a row made it raise {type(error).__name__}: {error}\n    {row!r:.200}"]
+            raised = error.__cause__ or error
+            complaints = [f"a row made it raise {type(raised).__name__}: {raised}\n    {row!r:.200}"]
         if complaints:  # the first tells enough
             yield complaints[0]
             return

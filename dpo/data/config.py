@@ -18,7 +18,7 @@ COLUMNS = ("prompt", "chosen", "rejected", "system", "score_chosen", "score_reje
 class DataConfig(BaseModel):
     """Where pairs come from and which are kept. Lengths are in tokens and inclusive."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     datasets: tuple[str, ...] = Field(
         default=(),
@@ -58,6 +58,52 @@ class DataConfig(BaseModel):
     column_score_chosen: str | None = Field(default=None, description="For columns=SOURCE: of the better score.")
     column_score_rejected: str | None = Field(default=None, description="For columns=SOURCE: of the worse score.")
     keep_ties: bool = Field(default=False, description="Keep pairs whose two scores are equal.")
+    keep_identical: bool = Field(default=False, description="Keep pairs whose two answers are the same.")
+    min_score_margin: float | None = Field(
+        default=None,
+        description="Least that the chosen answer scores above the rejected one. Pairs without scores are let through.",
+    )
+    drop_refusals: bool = Field(
+        default=False, description="Drop pairs whose chosen answer begins with a refusal (English phrases)."
+    )
+    drop_duplicates: Literal["no", "exact", "near"] = Field(
+        default="no",
+        description="Drop pairs that repeat an earlier one, of any source: to the letter, or with prompt and both "
+        "answers alike (four fifths of their five-word runs in common; some 6 KiB of memory a pair).",
+    )
+    drop_conflicts: bool = Field(
+        default=False, description="Drop both of two pairs with one prompt and the answers the other way round."
+    )
+    drop_leaked_prompts: bool = Field(
+        default=False, description="Drop training pairs whose prompt stands in the eval sources too."
+    )
+    decontaminate: tuple[str, ...] = Field(
+        default=(),
+        description="Files of prompts that no pair may hold, such as a benchmark's: text with one a line, or JSON, "
+        "JSONL, CSV or Parquet with a column 'prompt'. A run of 13 words in common counts, or a whole turn.",
+    )
+    balance_length: bool = Field(
+        default=False,
+        description="Drop pairs at random until, at every size of the difference, the chosen answer is as often the "
+        "longer as the shorter. --weights and --validation_split draw from what is left.",
+    )
+    max_pairs_per_prompt: int | None = Field(
+        default=None, gt=0, description="Most pairs of one prompt, drawn at random."
+    )
+    max_pairs_per_source: int | None = Field(
+        default=None, gt=0, description="Most training pairs of one source, drawn at random."
+    )
+    weights: tuple[float, ...] = Field(
+        default=(),
+        description="Shares of the --datasets in the training pairs, one each: 3 1 takes three of the first for each "
+        "of the second. No pair is repeated; pairs above a source's share are dropped at random.",
+    )
+    strict: bool = Field(
+        default=False,
+        description="Make an error of what is counted and shown else: boundary_shift, double_bos, no_end_token, "
+        "unknown_role.",
+    )
+    num_proc: int | None = Field(default=None, gt=0, description="Processes that prepare rows. Default: one a core.")
     special_tokens_in_text: Literal["drop", "error", "keep"] = Field(
         default="drop",
         description="What to do with a row whose text holds the literal of a control token, such as <|im_end|>.",
@@ -105,6 +151,16 @@ class DataConfig(BaseModel):
         sources = [*self.datasets, *self.eval_datasets]
         if repeated := sorted({source for source in sources if sources.count(source) > 1}):
             raise ConfigError(f"a source is named twice: {', '.join(repeated)}")
+        if self.weights and (len(self.weights) != len(self.datasets) or min(self.weights) <= 0):
+            raise ConfigError(
+                f"--weights {' '.join(f'{weight:g}' for weight in self.weights)}: expected one number above 0 for each "
+                f"of the {len(self.datasets)} --datasets."
+            )
+        if self.drop_leaked_prompts and not self.eval_datasets:
+            raise ConfigError(
+                "--drop_leaked_prompts compares --datasets with --eval_datasets, and there are none.\n"
+                "  Leave it out: --validation_split never leaves a prompt on both sides."
+            )
         for name, bound in (
             ("max_prompt_length", self.max_prompt_length),
             ("max_target_length", self.max_target_length),

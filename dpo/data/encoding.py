@@ -13,6 +13,12 @@ from dpo.errors import DataError, TemplateError
 from dpo.records import Drop, Message, Preference
 
 PROBE = "PROBE"
+FLAGS = {
+    "boundary_shift": "whose prompt would have merged with their answer",
+    "double_bos": "whose prompt begins with two BOS tokens",
+    "literal_in_text": "whose text holds the literal of a control token",
+}
+"""What is worth knowing of a kept pair and no reason to drop it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +33,21 @@ class EncodedPair:
     rejected_ids: list[int]
     boundary_shift: bool
     """Whether a token would have merged across the end of the prompt, in either answer."""
+    double_bos: bool = False
+    """Whether the prompt begins with two BOS tokens."""
+    literal_in_text: bool = False
+    """Whether the text holds the literal of a control token, which the user chose to keep."""
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Tokens of each part, and of the whole that max_length bounds: the prompt and its longer answer."""
+        prompt, chosen, rejected = len(self.prompt_ids), len(self.chosen_ids), len(self.rejected_ids)
+        return {"prompt": prompt, "chosen": chosen, "rejected": rejected, "whole": prompt + max(chosen, rejected)}
+
+    @property
+    def flags(self) -> list[str]:
+        """The names in FLAGS that are true of the pair."""
+        return [name for name in FLAGS if getattr(self, name)]
 
 
 class PairEncoder:
@@ -72,7 +93,10 @@ class PairEncoder:
         """
         rendered = [self._render_or_drop(preference) for preference in preferences]
         texts = [text for three in rendered if not isinstance(three, Drop) for text in self._cut(*three)]
-        ids = iter(self.tokenizer.encode(texts))
+        # Each text once: what opens the answer is always the same, and pairs of one row share prompts and answers.
+        different = list(dict.fromkeys(texts))
+        ids_of = dict(zip(different, self.tokenizer.encode(different), strict=True))
+        ids = (ids_of[text] for text in texts)
         return [
             three if isinstance(three, Drop) else self._split(preference, three, [next(ids) for _ in range(4)])
             for preference, three in zip(preferences, rendered, strict=True)
@@ -128,13 +152,21 @@ class PairEncoder:
             if end is None:
                 return Drop("no_end_token", f"the answer does not end in {self.end_of_turn}")
             completions.append(completion[: end + 1])
+        prompt_ids = beginning + rest_of_prompt
         return EncodedPair(
             preference=preference,
-            prompt_ids=beginning + rest_of_prompt,
+            prompt_ids=prompt_ids,
             chosen_ids=completions[0],
             rejected_ids=completions[1],
             boundary_shift=shifted,
+            double_bos=prompt_ids[:2] == [self._bos_id] * 2,
+            literal_in_text=self.special_tokens_in_text == "keep" and self._find_literal(preference) is not None,
         )
+
+    @cached_property
+    def _bos_id(self) -> int | None:
+        bos = self.tokenizer.special_tokens.get("bos_token")
+        return None if bos is None else self.tokenizer.token_id(bos)
 
     @cached_property
     def _literals(self) -> re.Pattern[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dpo.data.pipeline import MADE_BY_PREPARE, PreparedData
 
-TRIPLET = ("prompt", "chosen", "rejected", "source", "row")
+TRIPLET = ("prompt", "chosen", "rejected", "score_chosen", "score_rejected", "source", "row")
 
 
 def export(prepared: PreparedData, folder: Path, form: str) -> None:

@@ -4,6 +4,7 @@ __all__ = ["check_encoded", "check_pair"]
 
 from dpo.data.config import DataConfig
 from dpo.data.encoding import EncodedPair
+from dpo.data.phrases import find_refusal
 from dpo.records import Drop, Preference
 
 
@@ -11,7 +12,7 @@ def check_pair(preference: Preference, config: DataConfig) -> Drop | None:
     """Find what makes a pair unfit to learn from, by its text and scores.
 
     Reasons, in the order they are looked for: invalid_text, tie, empty_prompt, empty_chosen, empty_rejected,
-    identical.
+    identical, below_margin, refusal.
     """
     texts = [*(message.content for message in preference.prompt), preference.chosen, preference.rejected]
     try:
@@ -27,8 +28,13 @@ def check_pair(preference: Preference, config: DataConfig) -> Drop | None:
         return Drop("empty_chosen")
     if not preference.rejected.strip():
         return Drop("empty_rejected")
-    if preference.chosen == preference.rejected:
+    if preference.chosen == preference.rejected and not config.keep_identical:
         return Drop("identical", "chosen and rejected are the same text")
+    margin, bound = preference.score_margin, config.min_score_margin
+    if margin is not None and bound is not None and margin < bound:
+        return Drop("below_margin", f"the scores differ by {margin:g}, min_score_margin {bound:g}")
+    if config.drop_refusals and (phrase := find_refusal(preference.chosen)):
+        return Drop("refusal", f"chosen says '{phrase}'")
     return None
 
 
@@ -38,7 +44,7 @@ def check_encoded(pair: EncodedPair, config: DataConfig) -> Drop | None:
     Reasons, in the order they are looked for: identical (some templates trim the texts that differ in white space),
     prompt_too_long, target_too_long, too_long.
     """
-    if pair.chosen_ids == pair.rejected_ids:
+    if pair.chosen_ids == pair.rejected_ids and not config.keep_identical:
         return Drop("identical", "chosen and rejected are the same tokens")
     prompt = len(pair.prompt_ids)
     target = max(len(pair.chosen_ids), len(pair.rejected_ids))

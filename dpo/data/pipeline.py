@@ -1,6 +1,6 @@
-"""From sources to token ids on disk: read, convert, check, encode, filter, write, count.
+"""From sources to token ids on disk: read, convert, write, select, split, count.
 
-rows -> adapter -> check_pair -> PairEncoder -> check_encoded -> pairs.arrow -> train/, eval/
+rows -> Converter, on all cores -> train.arrow, eval.arrow -> select, over all pairs -> train/, eval/
          every way out is a Drop, counted by its reason
 """
 
@@ -9,51 +9,33 @@ __all__ = ["MADE_BY_PREPARE", "PreparedData", "open_prepared", "prepare"]
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
-from pydantic import ValidationError
 from tqdm import tqdm
 
 import dpo
-from dpo.adapters.base import Adapter, AdapterOptions, Row
 from dpo.cache import cache_root, publish
 from dpo.data.config import DataConfig
-from dpo.data.encoding import EncodedPair, PairEncoder
-from dpo.data.filters import check_encoded, check_pair
+from dpo.data.conversion import SCHEMA, TRAITS, batched
 from dpo.data.report import DataReport, SourceReport
+from dpo.data.selection import Selection, select
 from dpo.data.source import Source, open_source, parse_source
-from dpo.data.split import prompt_key, split_by_prompt
-from dpo.data.template import load_template
+from dpo.data.split import split_by_prompt
 from dpo.data.tokenization import Tokenizer
-from dpo.errors import AdapterError, ConfigError, DataError
-from dpo.records import Drop, Preference
-
-Item = TypeVar("Item")
+from dpo.data.workers import Workers
+from dpo.errors import ConfigError, DataError
+from dpo.records import Preference
 
 MADE_BY_PREPARE = ("data_report.json", "manifest.json")
 """What every preparation holds beside its pairs: the account, and what the pairs were made from."""
-BATCH_ROWS = 1000
-"""Pairs that are encoded and written at once."""
-
-SCHEMA = pa.schema(
-    {
-        "source": pa.string(),
-        "row": pa.int64(),
-        "prompt": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
-        "chosen": pa.string(),
-        "rejected": pa.string(),
-        "prompt_ids": pa.list_(pa.int32()),
-        "chosen_ids": pa.list_(pa.int32()),
-        "rejected_ids": pa.list_(pa.int32()),
-    }
-)
+BATCH_ROWS = 500
+"""Rows that one process converts at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +50,8 @@ class PreparedData:
     """The token that ends every answer."""
     added_tokens: tuple[str, ...]
     """Control tokens that the tokenizer lacked and was given."""
+    config: dict[str, Any]
+    """The data's flags that it was made with, by name."""
 
     @cached_property
     def train(self) -> Any:
@@ -93,6 +77,7 @@ class PreparedData:
             chat_template=manifest["chat_template"],
             end_of_turn=manifest["end_of_turn"],
             added_tokens=tuple(manifest["added_tokens"]),
+            config=manifest["config"],
         )
 
 
@@ -102,6 +87,12 @@ def open_prepared(folder: Path, tokenizer: Tokenizer) -> PreparedData:
     Raises:
         DataError: the folder holds none, or its ids are of another tokenizer.
     """
+    if (folder / "manifest.json").is_file() and not (folder / "train").is_dir():
+        raise DataError(
+            f"--prepared {folder}: it holds the pairs as text, without token ids.\n"
+            "  Prepare it with --format arrow, the default, or train on the text: --datasets "
+            f"triplets={next(folder.glob('train.*'), folder)}"
+        )
     try:
         made_with = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["tokenizer"]
         prepared = PreparedData.load(folder)
@@ -138,27 +129,25 @@ def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) 
     given = config.adapter_options().columns
     if given and not any(source.adapter.columns_are_named for source in sources + eval_sources):
         raise ConfigError(f"--column_{next(iter(given))} is read by columns=SOURCE alone, and no source is one.")
-    template = load_template(config.template, own=tokenizer.chat_template, special_tokens=tokenizer.special_tokens)
-    encoder = PairEncoder(
-        template,
-        tokenizer,
-        special_tokens_in_text=config.special_tokens_in_text,
-        add_control_tokens=config.add_control_tokens,
-    )
+    workers = Workers(config, tokenizer)
+    encoder = workers.converter.encoder
     identity = {
         "dpo": dpo.__version__,
-        "libraries": {name: version(name) for name in ("jinja2", "markdownify", "tokenizers")},
+        "libraries": {name: version(name) for name in ("datasketch", "jinja2", "markdownify", "tokenizers")},
         "code": code_fingerprint(sources + eval_sources),
-        "config": config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json", exclude={"num_proc"}),
+        "decontaminate": [
+            hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest() for file in config.decontaminate
+        ],
         "sources": [source.fingerprint() for source in [*sources, *eval_sources]],
-        "template": template.source,
+        "template": encoder.template.source,
         "rendered": encoder.render_probe(),  # some templates write today's date
         "tokenizer": tokenizer.fingerprint(),
     }
 
     def build(folder: Path) -> None:
-        preparation = Preparation(config, encoder, folder, progress)
-        preparation.run(sources, eval_sources)
+        with workers:
+            Preparation(config, workers, folder, progress).run(sources, eval_sources)
         manifest = identity | {
             "chat_template": encoder.template.source,
             "end_of_turn": encoder.end_of_turn,
@@ -188,28 +177,35 @@ def code_fingerprint(sources: Iterable[Source]) -> str:
 class Preparation:
     """One run over the sources, into one folder."""
 
-    def __init__(self, config: DataConfig, encoder: PairEncoder, folder: Path, progress: bool) -> None:
+    def __init__(self, config: DataConfig, workers: Workers, folder: Path, progress: bool) -> None:
         self.config = config
-        self.encoder = encoder
+        self.workers = workers
         self.folder = folder
         self.progress = progress
         self.report = DataReport()
 
     def run(self, sources: list[Source], eval_sources: list[Source]) -> None:
-        train_keys = self.write_pairs("train", sources)
+        traits = self.write_pairs("train", sources)
+        selected = {}
+        held_out: set[bytes] = set()
         if eval_sources:
-            eval_keys = self.write_pairs("eval", eval_sources)
-            if shared := len(set(train_keys) & set(eval_keys)):
-                self.report.notes.append(f"warning: {shared:,} prompts stand in both the training and the eval sources")
-        self.report.pairs = self.split_pairs(train_keys)
+            selected["eval"] = self.select("eval", self.write_pairs("eval", eval_sources), mixes=False)
+            held_out = set(selected["eval"].column("prompt_key"))
+        selected["train"] = self.select("train", traits, held_out=held_out)
+        if held_out and (shared := len(held_out.intersection(selected["train"].column("prompt_key")))):
+            self.report.notes.append(
+                f"warning: {shared:,} prompts stand in both the training and the eval sources "
+                "(--drop_leaked_prompts drops the training pairs)"
+            )
+        self.report.pairs = self.write_splits(selected)
         self.report.check()
         for split, count in self.report.pairs.items():
             if count:
                 continue
             if split == "eval" and self.config.validation_split:
                 raise DataError(
-                    f"--validation_split {self.config.validation_split:g} of {len(train_keys):,} kept pairs holds out "
-                    "none.\n  Raise it, or leave it out."
+                    f"--validation_split {self.config.validation_split:g} of {len(selected['train'].kept):,} kept "
+                    "pairs holds out none.\n  Raise it, or leave it out."
                 )
             raise DataError(f"no pair is left to {split} on, of {self.report.total().rows:,} rows:\n{self.table()}")
         self.report.save(self.folder / "data_report.json")
@@ -223,126 +219,65 @@ class Preparation:
         ]
         return "\n".join([self.report.table(), *examples])
 
-    def write_pairs(self, split: str, sources: Iterable[Source]) -> list[bytes]:
-        """Write what is kept of the sources, and return the prompt key of each pair written."""
-        keys: list[bytes] = []
+    def write_pairs(self, split: str, sources: Iterable[Source]) -> pa.Table:
+        """Write what stands by itself of the sources, count the rest, and return the traits of what was written."""
+        traits: list[pa.RecordBatch] = []
+        columns = self.config.adapter_options().columns
         with pa.OSFile(str(self.folder / f"{split}.arrow"), "wb") as file, pa.ipc.new_stream(file, SCHEMA) as writer:
             for source in sources:
-                for pairs in batched(self.kept_pairs(source), BATCH_ROWS):
-                    writer.write_batch(pa.RecordBatch.from_pylist([as_record(pair) for pair in pairs], SCHEMA))
-                    keys.extend(prompt_key(pair.preference) for pair in pairs)
-        return keys
+                account = self.report.sources.setdefault(source.spec, SourceReport())
+                rows = batched(open_source(source, columns), BATCH_ROWS)
+                with tqdm(desc=source.spec, unit=" rows", disable=not self.progress, leave=False) as bar:
+                    for converted in self.workers.convert(source, rows):
+                        account.add(converted.account)
+                        for pairs in converted.pairs:
+                            writer.write_batch(pairs)
+                        traits += converted.traits
+                        bar.update(converted.account.raw_rows)
+        return pa.Table.from_batches(traits, TRAITS)
 
-    def split_pairs(self, train_keys: list[bytes]) -> dict[str, int]:
-        """Turn the written pairs into the data sets train/ and, where asked for, eval/."""
+    def select(
+        self, split: str, traits: pa.Table, *, held_out: Collection[bytes] = (), mixes: bool = True
+    ) -> Selection:
+        """Decide which of the written pairs stay, and count both."""
+        selection = select(traits, self.config, self.reader(split), held_out=held_out, mixes=mixes)
+        dropped = traits.select(["source", "row"]).take(pa.array(selection.dropped, pa.int64())).to_pylist()
+        for pair, drop in zip(dropped, selection.dropped.values(), strict=True):
+            self.report.sources[pair["source"]].drop(drop, pair["row"])
+        for source, flags in selection.rows("source", "flags"):
+            self.report.sources[source].keep(flags)
+        return selection
+
+    def reader(self, split: str) -> Callable[[int], Preference]:
+        """Gives the pair of an index, from the file."""
+        pairs: list[Any] = []
+
+        def read(index: int) -> Preference:
+            if not pairs:  # most runs never ask
+                pairs.append(self.written(split).select_columns(["prompt", "chosen", "rejected"]))
+            return Preference(**pairs[0][index])
+
+        return read
+
+    def written(self, split: str) -> Any:
+        import datasets
+
+        return datasets.Dataset.from_file(str(self.folder / f"{split}.arrow"))
+
+    def write_splits(self, selected: Mapping[str, Selection]) -> dict[str, int]:
+        """Turn what stays of the written pairs into the data sets train/ and, where asked for, eval/."""
         import datasets
 
         datasets.disable_progress_bars()
-        splits = {
-            split: datasets.Dataset.from_file(str(self.folder / f"{split}.arrow"))
-            for split in ("train", "eval")
-            if (self.folder / f"{split}.arrow").exists()
-        }
-        if self.config.validation_split and train_keys:
-            pairs = splits["train"]
-            train, held_out = split_by_prompt(train_keys, self.config.validation_split, self.config.seed)
-            splits = {"train": pairs.select(train), "eval": pairs.select(held_out)}
-        for split, dataset in splits.items():
-            dataset.save_to_disk(str(self.folder / split))
+        places = {split: (split, selection.kept) for split, selection in selected.items()}
+        if self.config.validation_split and selected["train"].kept:
+            kept = selected["train"].kept
+            keys = selected["train"].column("prompt_key")
+            train, held_out = split_by_prompt(keys, self.config.validation_split, self.config.seed)
+            places = {"train": ("train", [kept[i] for i in train]), "eval": ("train", [kept[i] for i in held_out])}
+        for split, (file, indices) in sorted(places.items(), reverse=True):
+            self.written(file).select(indices).save_to_disk(str(self.folder / split))
         datasets.enable_progress_bars()
-        for file in self.folder.glob("*.arrow"):
-            file.unlink()
-        return {split: len(dataset) for split, dataset in splits.items()}
-
-    def kept_pairs(self, source: Source) -> Iterator[EncodedPair]:
-        """The pairs of a source that stand every check, in order; everything else is counted."""
-        account = self.report.sources.setdefault(source.spec, SourceReport())
-        for preferences in batched(self.checked_preferences(source, account), BATCH_ROWS):
-            for preference, result in zip(preferences, self.encoder.encode(preferences), strict=True):
-                drop = result if isinstance(result, Drop) else check_encoded(result, self.config)
-                if drop is not None:
-                    account.drop(drop, preference.row)
-                else:
-                    assert isinstance(result, EncodedPair)
-                    account.keep(boundary_shift=result.boundary_shift)
-                    yield result
-
-    def checked_preferences(self, source: Source, account: SourceReport) -> Iterator[Preference]:
-        options = self.config.adapter_options()
-        opened = open_source(source, options.columns)
-        rows = tqdm(opened, desc=source.spec, unit=" rows", disable=not self.progress, leave=False)
-        for number, row in rows:
-            account.raw_rows += 1
-            if not source.is_sampled(number, self.config.seed):
-                account.enter()
-                account.drop(Drop("not_sampled", f"@{source.fraction:g}"), number)
-                continue
-            candidates = convert_row(row, source.adapter, options)
-            account.enter(len(candidates))
-            for candidate in candidates:
-                drop = candidate if isinstance(candidate, Drop) else check_pair(candidate, self.config)
-                if drop is not None:
-                    account.drop(drop, number)
-                else:
-                    assert isinstance(candidate, Preference)
-                    yield candidate.model_copy(update={"source": source.spec, "row": number})
-
-
-def convert_row(row: Row, adapter: Adapter, options: AdapterOptions) -> list[Preference | Drop]:
-    """What an adapter makes of a row. Whatever the row holds, the answer is preferences or drops, at least one.
-
-    Raises:
-        AdapterError: the adapter gave something else.
-    """
-    if not isinstance(row, dict):
-        return [Drop("malformed_row", f"expected an object, found {type(row).__name__}")]
-    try:
-        candidates = list(adapter.convert(row, options)) or [Drop("no_pair")]
-    except Drop as drop:
-        return [drop]
-    except ValidationError as error:
-        return [drop_for(error)]
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        # What a row of unforeseen shape makes of an adapter's code.
-        return [Drop("malformed_row", f"{type(error).__name__}: {error}")]
-    for candidate in candidates:
-        if not isinstance(candidate, Preference | Drop):
-            raise AdapterError(
-                f"adapter '{adapter.name}' gave {type(candidate).__name__}, expected Preference or Drop.\n"
-                "  convert yields each pair: write `yield Preference(...)`, or return a list of them."
-            )
-    return candidates
-
-
-def drop_for(error: ValidationError) -> Drop:
-    """The reason behind pydantic's refusal of a record."""
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    if first["type"] == "literal_error" and where.endswith("role"):
-        return Drop("unknown_role", f"found {first['input']!r:.40}")
-    if first["type"] == "too_short":
-        return Drop("empty_prompt", "there is no prompt")
-    if first["type"] == "value_error":
-        return Drop("prompt_not_user", first["msg"])
-    return Drop("malformed_row", f"{where}: {first['msg']}")
-
-
-def as_record(pair: EncodedPair) -> dict[str, Any]:
-    preference = pair.preference
-    return {
-        "source": preference.source,
-        "row": preference.row,
-        "prompt": [message.model_dump() for message in preference.prompt],
-        "chosen": preference.chosen,
-        "rejected": preference.rejected,
-        "prompt_ids": pair.prompt_ids,
-        "chosen_ids": pair.chosen_ids,
-        "rejected_ids": pair.rejected_ids,
-    }
-
-
-def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of that many items, the last one shorter. itertools has it from Python 3.12 on."""
-    items = iter(items)
-    while batch := list(islice(items, size)):
-        yield batch
+        for written in self.folder.glob("*.arrow"):
+            written.unlink()
+        return {split: len(indices) for split, (_, indices) in sorted(places.items(), reverse=True)}

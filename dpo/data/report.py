@@ -4,16 +4,19 @@ __all__ = ["DataReport", "SourceReport"]
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dpo.data.encoding import FLAGS
 from dpo.errors import DataError
 from dpo.records import Drop
 
 NUM_EXAMPLES = 3
 """Dropped rows of each reason that the report names."""
+LENGTH_STEP = 16
+"""Tokens. What a bound would keep is exact for its multiples."""
 
 
 @dataclass
@@ -29,23 +32,49 @@ class SourceReport:
     """Counted on entry, apart from what becomes of them."""
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    boundary_shift: int = 0
-    """Kept pairs of which a token would have merged across the end of the prompt."""
+    flagged: Counter[str] = field(default_factory=Counter)
+    """Kept pairs by what is worth knowing of them; EncodedPair says what."""
+    lengths: dict[str, Counter[int]] = field(default_factory=dict)
+    """Of prompt, chosen, rejected and whole: pairs by length in tokens, rounded up to a multiple of LENGTH_STEP.
+
+    Pairs that were dropped after they were encoded are among them, so that other bounds can be weighed.
+    """
+    within_max_length: int = 0
+    """Encoded pairs that max_length lets through, whatever else they are dropped for."""
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Per reason, the first rows that were dropped for it."""
 
     def enter(self, count: int = 1) -> None:
         self.rows += count
 
-    def keep(self, *, boundary_shift: bool = False) -> None:
+    def measure(self, lengths: Mapping[str, int], max_length: int) -> None:
+        self.within_max_length += lengths["whole"] <= max_length
+        for part, length in lengths.items():
+            self.lengths.setdefault(part, Counter())[-(-length // LENGTH_STEP) * LENGTH_STEP] += 1
+
+    def keep(self, flags: Iterable[str] = ()) -> None:
         self.kept += 1
-        self.boundary_shift += boundary_shift
+        self.flagged.update(flags)
 
     def drop(self, drop: Drop, row: int) -> None:
         self.dropped[drop.reason] += 1
         examples = self.examples.setdefault(drop.reason, [])
         if len(examples) < NUM_EXAMPLES:
             examples.append({"row": row, "detail": drop.detail[:200]})
+
+    def add(self, other: "SourceReport") -> None:
+        """Count what another account did."""
+        self.raw_rows += other.raw_rows
+        self.rows += other.rows
+        self.kept += other.kept
+        self.dropped += other.dropped
+        self.flagged += other.flagged
+        self.within_max_length += other.within_max_length
+        for part, lengths in other.lengths.items():
+            self.lengths[part] = self.lengths.get(part, Counter()) + lengths
+        for reason, examples in other.examples.items():
+            ours = self.examples.setdefault(reason, [])
+            ours += examples[: NUM_EXAMPLES - len(ours)]
 
     def check(self, name: str) -> None:
         """Refuse an account that does not add up.
@@ -62,7 +91,7 @@ class SourceReport:
             "rows": self.rows,
             "kept": self.kept,
             "dropped": dict(self.dropped.most_common()),
-            "boundary_shift": self.boundary_shift,
+            "flagged": dict(self.flagged.most_common()),
         }
 
 
@@ -79,11 +108,7 @@ class DataReport:
     def total(self) -> SourceReport:
         total = SourceReport()
         for source in self.sources.values():
-            total.raw_rows += source.raw_rows
-            total.rows += source.rows
-            total.kept += source.kept
-            total.dropped += source.dropped
-            total.boundary_shift += source.boundary_shift
+            total.add(source)
         return total
 
     def check(self) -> None:
@@ -102,6 +127,8 @@ class DataReport:
             "pairs": self.pairs,
             "notes": self.notes,
             "examples": {name: source.examples for name, source in self.sources.items()},
+            "lengths": {name: source.lengths for name, source in self.sources.items()},
+            "within_max_length": {name: source.within_max_length for name, source in self.sources.items()},
         }
         file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -109,7 +136,19 @@ class DataReport:
     def load(cls, file: Path) -> "DataReport":
         content = json.loads(file.read_text(encoding="utf-8"))
         sources = {
-            name: SourceReport(**counts | {"dropped": Counter(counts["dropped"])}, examples=content["examples"][name])
+            name: SourceReport(
+                raw_rows=counts["raw_rows"],
+                rows=counts["rows"],
+                kept=counts["kept"],
+                dropped=Counter(counts["dropped"]),
+                flagged=Counter(counts["flagged"]),
+                within_max_length=content["within_max_length"][name],
+                examples=content["examples"][name],
+                lengths={
+                    part: Counter({int(length): count for length, count in lengths.items()})
+                    for part, lengths in content["lengths"][name].items()
+                },
+            )
             for name, counts in content["sources"].items()
         }
         return cls(sources=sources, pairs=content["pairs"], notes=content["notes"])
@@ -130,6 +169,6 @@ class DataReport:
     def _footer(self) -> Iterable[str]:
         if self.pairs:
             yield "pairs: " + ", ".join(f"{count:,} {split}" for split, count in self.pairs.items())
-        if shifted := self.total().boundary_shift:
-            yield f"boundary_shift: {shifted:,} kept pairs whose prompt would have merged with their answer"
+        for flag, count in self.total().flagged.most_common():
+            yield f"{flag}: {count:,} kept pairs {FLAGS[flag]}"
         yield from self.notes

@@ -89,6 +89,11 @@ def parse_source(spec: str, adapter_files: tuple[Path, ...] = ()) -> Source:
     else:
         rest = spec
     name, equals, location = rest.partition("=")
+    if not equals and ("/" in name or name.endswith(FORMATS)):
+        raise SourceError(
+            f"{spec}: a file, folder or Hub id needs the adapter that reads it.\n"
+            f"  Write ADAPTER={spec}; `python -m dpo adapters` lists them."
+        )
     if not equals:
         name, _, split = name.partition(":")
         adapter = get_adapter(name, adapter_files)

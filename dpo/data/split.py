@@ -1,6 +1,6 @@
 """Holding pairs out by prompt, so that no prompt stands on both sides."""
 
-__all__ = ["prompt_key", "split_by_prompt"]
+__all__ = ["prompt_key", "split_by_prompt", "text_key"]
 
 import hashlib
 from collections import Counter
@@ -11,7 +11,11 @@ from dpo.records import Preference
 
 def prompt_key(preference: Preference) -> bytes:
     """16 bytes that are equal where two prompts are."""
-    text = "\0".join(f"{message.role}\0{message.content}" for message in preference.prompt)
+    return text_key("\0".join(f"{message.role}\0{message.content}" for message in preference.prompt))
+
+
+def text_key(text: str) -> bytes:
+    """16 bytes that are equal where two texts are."""
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 

@@ -71,7 +71,7 @@ class Template:
         """
         try:
             return self._compiled.render(
-                messages=[message.model_dump() for message in messages],
+                messages=[{"role": message.role, "content": message.content} for message in messages],
                 add_generation_prompt=add_generation_prompt,
                 tools=None,
                 documents=None,

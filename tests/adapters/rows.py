@@ -3,7 +3,7 @@
 from typing import Any
 
 from dpo.adapters import get_adapter
-from dpo.data.pipeline import convert_row
+from dpo.data.conversion import convert_row
 from dpo.records import Drop, Preference
 from tests.builders import data_config
 

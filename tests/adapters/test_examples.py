@@ -8,8 +8,8 @@ import pytest
 from dpo.adapters import find_adapters
 from dpo.adapters.base import Adapter, AdapterOptions
 from dpo.data.adapter_checks import check_adapter
+from dpo.data.conversion import convert_row
 from dpo.data.malformed import mutate
-from dpo.data.pipeline import convert_row
 from dpo.records import Drop
 
 ADAPTERS = find_adapters()

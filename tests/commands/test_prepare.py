@@ -74,9 +74,15 @@ def test_what_was_prepared_is_opened_with_its_own_tokenizer_alone(run, chatml_fo
         open_prepared(output, load_tokenizer(str(other)))
 
 
-@pytest.mark.parametrize("damage", ["no ids", "no manifest", "another manifest", "no account", "no pairs"])
+def test_a_folder_of_text_is_refused_with_a_way_out(run, chatml_folder: Path) -> None:
+    _, output = run("--format", "jsonl")
+    with pytest.raises(DataError, match=f"--format arrow, .*triplets={output}/train.jsonl"):
+        open_prepared(output, load_tokenizer(str(chatml_folder)))
+
+
+@pytest.mark.parametrize("damage", ["no manifest", "another manifest", "no account", "no pairs"])
 def test_a_folder_that_holds_no_preparation_is_refused(run, damage: str, chatml_folder: Path) -> None:
-    _, output = run("--format", "jsonl" if damage == "no ids" else "arrow")
+    _, output = run()
     if damage == "no manifest":
         (output / "manifest.json").unlink()
     elif damage == "another manifest":

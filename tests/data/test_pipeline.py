@@ -15,8 +15,9 @@ from dpo.adapters import find_adapters, get_adapter
 from dpo.adapters.base import AdapterOptions
 from dpo.data import pipeline
 from dpo.data.config import DataConfig
+from dpo.data.conversion import convert_row
 from dpo.data.malformed import mutate
-from dpo.data.pipeline import PreparedData, convert_row, prepare
+from dpo.data.pipeline import PreparedData, prepare
 from dpo.data.tokenization import Tokenizer, load_tokenizer
 from dpo.errors import AdapterError, ConfigError, DataError, DPOError, SourceError, TemplateError
 from dpo.records import Drop
@@ -61,23 +62,23 @@ class TestSamples:
                 "rows": 124,
                 "kept": 120,
                 "dropped": {"identical": 2, "special_token_in_text": 1, "too_long": 1},
-                "boundary_shift": 0,
+                "flagged": {},
             },
             ULTRAFEEDBACK: {
                 "raw_rows": 125,
                 "rows": 125,
                 "kept": 120,
                 "dropped": {"tie": 4, "empty_chosen": 1},
-                "boundary_shift": 0,
+                "flagged": {},
             },
-            NECTAR: {"raw_rows": 91, "rows": 91, "kept": 91, "dropped": {}, "boundary_shift": 0},
+            NECTAR: {"raw_rows": 91, "rows": 91, "kept": 91, "dropped": {}, "flagged": {}},
         }
         assert data.report.total().counts() == {
             "raw_rows": 340,
             "rows": 340,
             "kept": 331,
             "dropped": {"tie": 4, "identical": 2, "special_token_in_text": 1, "too_long": 1, "empty_chosen": 1},
-            "boundary_shift": 0,
+            "flagged": {},
         }
         assert data.report.pairs == {"train": 298, "eval": 33}
 
@@ -140,9 +141,12 @@ class TestResult:
                 "prompt": [{"role": "user", "content": "gas?"}],
                 "chosen": "Neon ½.",
                 "rejected": "Oxygen.",
+                "score_chosen": None,
+                "score_rejected": None,
                 "prompt_ids": prompt,
                 "chosen_ids": chosen,
                 "rejected_ids": rejected,
+                "flags": [],
             }
         ]
 
@@ -164,7 +168,7 @@ class TestResult:
             "rows": 6,
             "kept": 3,
             "dropped": {"identical": 1, "empty_prompt": 1, "malformed_row": 1},
-            "boundary_shift": 1,
+            "flagged": {"boundary_shift": 1},
         }
         assert json.loads((data.folder / "data_report.json").read_text(encoding="utf-8")) == {
             "total": counts,
@@ -178,6 +182,8 @@ class TestResult:
                     "malformed_row": [{"row": 4, "detail": "expected an object, found int"}],
                 }
             },
+            "lengths": {spec: {part: {"16": 3} for part in ("prompt", "chosen", "rejected", "whole")}},
+            "within_max_length": {spec: 3},
         }
 
     def test_only_the_result_is_left_in_the_cache(self, prepared: Prepare, own_cache: Path) -> None:
@@ -219,7 +225,7 @@ class TestCounts:
             "rows": 3 + 6 + 1 + 3,
             "kept": 3 + 6 + 0 + 2,
             "dropped": {"too_few_answers": 1, "tie": 1},
-            "boundary_shift": 0,
+            "flagged": {},
         }
         assert list(data.train["row"]) == [0] * 3 + [1] * 6 + [3] * 2
         assert prepared(f"nectar={file}").report.total().kept == 3
@@ -232,7 +238,7 @@ class TestCounts:
             "rows": 400,
             "kept": 100,
             "dropped": {"not_sampled": 300},
-            "boundary_shift": 0,
+            "flagged": {},
         }
         other = prepared(f"triplets={file}@0.25", seed=7)
         assert len(other.train) == 100
@@ -268,7 +274,10 @@ class TestEvalSources:
         first = write_rows([triplet("a"), triplet("b"), triplet("c")], "first.jsonl")
         second = write_rows([triplet("b", "x", "y"), triplet("c"), triplet("d")], "second.jsonl")
         data = prepared(f"triplets={first}", eval_datasets=[f"triplets={second}"])
-        assert data.report.notes == ["warning: 2 prompts stand in both the training and the eval sources"]
+        assert data.report.notes == [
+            "warning: 2 prompts stand in both the training and the eval sources "
+            "(--drop_leaked_prompts drops the training pairs)"
+        ]
         assert data.report.table().endswith(data.report.notes[0])
 
     def test_an_eval_source_of_which_nothing_is_kept_is_an_error(

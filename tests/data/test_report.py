@@ -19,7 +19,7 @@ def report() -> DataReport:
     first.drop(Drop("tie", "both scores are 3"), 5)
     first.drop(Drop("too_long", "61 + 40 tokens"), 9)
     second.enter(3)
-    second.keep(boundary_shift=True)
+    second.keep(["boundary_shift"])
     second.keep()
     second.drop(Drop("tie"), 0)
     return DataReport(
@@ -34,14 +34,14 @@ def test_what_is_kept_and_dropped_is_counted_per_source_and_in_all() -> None:
         "rows": 3,
         "kept": 2,
         "dropped": {"tie": 1},
-        "boundary_shift": 1,
+        "flagged": {"boundary_shift": 1},
     }
     assert account.total().counts() == {
         "raw_rows": 1203,
         "rows": 1205,
         "kept": 1202,
         "dropped": {"tie": 2, "too_long": 1},
-        "boundary_shift": 1,
+        "flagged": {"boundary_shift": 1},
     }
     account.check()
 

@@ -245,6 +245,11 @@ class TestSpec:
         with pytest.raises(AdapterError, match=f"there is: {', '.join(find_adapters())}"):
             parse_source(spec)
 
+    @pytest.mark.parametrize("spec", ["rows.jsonl", "data/rows", "org/name@0.5"])
+    def test_a_path_alone_is_told_how_to_name_an_adapter(self, spec: str) -> None:
+        with pytest.raises(SourceError, match=f"Write ADAPTER={spec}"):
+            parse_source(spec)
+
     @pytest.mark.parametrize(
         "location", ["", ":train", "imdb", "data/rows.jsonl:train", "a/b/c", "https://x.org/a.json"]
     )

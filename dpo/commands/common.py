@@ -1,0 +1,46 @@
+"""What the commands on data share: the model, of which the tokenizer alone is read, and the data's flags."""
+
+__all__ = ["add_data_flags", "data_config", "tokenizer_of"]
+
+import argparse
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from dpo.data.config import DataConfig
+from dpo.embedded import find_model
+from dpo.flags import add_fields
+
+if TYPE_CHECKING:
+    from dpo.data.tokenization import Tokenizer
+
+
+def add_data_flags(parser: argparse.ArgumentParser, *, leave_out: Collection[str] = ()) -> None:
+    parser.add_argument("--model_name_or_path", required=True, help="Folder or Hub id; its tokenizer alone is read.")
+    parser.add_argument("--trust_remote_code", action="store_true", help="For tokenizers with code of their own.")
+    parser.add_argument("--model_revision", help="Branch, tag or commit of a Hub model.")
+    add_fields(parser, DataConfig, "data", leave_out=leave_out)
+
+
+def data_config(options: argparse.Namespace) -> DataConfig:
+    """The data's flags, checked.
+
+    Raises:
+        ConfigError: they contradict themselves.
+    """
+    values = vars(options)
+    return DataConfig.from_flags({name: values[name] for name in DataConfig.model_fields if name in values})
+
+
+def tokenizer_of(options: argparse.Namespace) -> "Tokenizer":
+    """The tokenizer of the model that the flags name.
+
+    Raises:
+        TokenizerError: there is none.
+    """
+    from dpo.data.tokenization import load_tokenizer  # here, so that --help need not wait for tokenizers
+
+    return load_tokenizer(
+        find_model(options.model_name_or_path),
+        revision=options.model_revision,
+        trust_remote_code=options.trust_remote_code,
+    )

@@ -1,0 +1,120 @@
+"""Batches of rows, converted on all cores."""
+
+__all__ = ["Workers"]
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any, Self
+
+from dpo.data.config import DataConfig
+from dpo.data.conversion import Converted, Converter
+from dpo.data.source import Source, parse_source
+from dpo.data.tokenization import Tokenizer
+from dpo.errors import DataError
+
+Batch = list[tuple[int, Any]]
+
+BATCHES_ALONE = 4
+"""A source of no more batches is done before other processes would have started."""
+BATCHES_AHEAD = 2
+"""Batches a process that are read ahead, so that none waits and memory stays bounded."""
+
+
+class Workers:
+    """Converts batches of rows: here where a source has few of them, else in other processes.
+
+    The processes are forked from a fresh one, since a trainer's own has threads and devices that no fork survives.
+
+    Args:
+        config: What to keep. num_proc says on how many processes.
+        tokenizer: The model's tokenizer.
+    """
+
+    def __init__(self, config: DataConfig, tokenizer: Tokenizer) -> None:
+        self.config = config
+        self.tokenizer = tokenizer
+        self.processes = config.num_proc or len(os.sched_getaffinity(0))
+        self.converter = Converter(config, tokenizer)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def convert(self, source: Source, batches: Iterator[Batch]) -> Iterator[Converted]:
+        """What becomes of each batch, in order.
+
+        Raises:
+            DPOError: as Converter.convert.
+            DataError: a process was killed.
+        """
+        first = list(islice(batches, BATCHES_ALONE + 1))
+        if len(first) <= BATCHES_ALONE or self.processes == 1:
+            yield from (self.converter.convert(source, batch) for batch in chain(first, batches))
+            return
+        try:
+            yield from self._convert_elsewhere(source, chain(first, batches))
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"{source.spec}: a process that prepares rows was killed, most often for lack of memory, or could not "
+                "start: a script that prepares data needs `if __name__ == '__main__':`.\n"
+                f"  Pass --num_proc with less than {self.processes}, or 1 to use no other process."
+            ) from error
+
+    def _convert_elsewhere(self, source: Source, batches: Iterable[Batch]) -> Iterator[Converted]:
+        under_way: deque[Future[Converted]] = deque()
+        for batch in batches:
+            under_way.append(self._started_pool().submit(convert, source.spec, batch))
+            if len(under_way) > BATCHES_AHEAD * self.processes:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+    def _started_pool(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = get_context("forkserver")
+            context.set_forkserver_preload([__name__])
+            self._pool = ProcessPoolExecutor(self.processes, context, start, (self.config, self.tokenizer))
+            self._pool.submit(os.getpid)  # starts them
+            import datasets  # noqa: F401 - needed in the end, and a second well spent while the others start
+        return self._pool
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+
+class State:
+    """What a process keeps from batch to batch: `start` sets it, and the pool hands `convert` nothing but batches."""
+
+    converter: Converter
+    sources: dict[str, Source]
+
+
+def start(config: DataConfig, tokenizer: Tokenizer) -> None:
+    """Make a new process ready."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the one that waits tells of it
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each core has a process already
+    State.converter = Converter(config, tokenizer)
+    adapter_files = tuple(map(Path, config.adapter))
+    State.sources = {spec: parse_source(spec, adapter_files) for spec in (*config.datasets, *config.eval_datasets)}
+
+
+def end_with_parent() -> None:
+    """A parent that is killed closes no pool."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def convert(spec: str, batch: Batch) -> Converted:
+    return State.converter.convert(State.sources[spec], batch)

@@ -1,0 +1,124 @@
+"""Other processes give what this one gives."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dpo.data import workers
+from dpo.data.config import DataConfig
+from dpo.data.pipeline import PreparedData, prepare
+from dpo.data.tokenization import load_tokenizer
+from dpo.errors import AdapterError, DataError
+from tests.builders import ROOT
+from tests.conftest import WriteRows
+
+ADAPTER = '''"""Votes."""
+import os
+from pathlib import Path
+from dpo.adapters.base import Adapter
+from dpo.records import Message, Preference
+EXAMPLES = ()
+def convert(row, options):
+    if row["kill"]:
+        os.kill(os.getpid(), 9)
+    if row["q"] == "raise":
+        raise RuntimeError("out of votes")
+    if row["wrong"]:
+        return ["no preference"]
+    return [Preference(prompt=(Message(role="user", content=row["q"]),), chosen=f"{os.getpid()}", rejected="Oxygen.")]
+ADAPTER = Adapter(name="votes", hub_id=None, split="", columns=("q",), convert=convert, examples=EXAMPLES)
+'''
+NUM_ROWS = 3000
+"""More than one process does alone."""
+
+
+def votes(**special: int) -> list[dict[str, object]]:
+    return [
+        {"q": f"question {i}", "kill": i == special.get("kill"), "wrong": i == special.get("wrong")}
+        for i in range(NUM_ROWS)
+    ]
+
+
+@pytest.fixture
+def run(chatml_folder: Path, write_rows: WriteRows, tmp_path: Path):
+    def call(rows: list[dict[str, object]], **values: object) -> PreparedData:
+        (tmp_path / "votes.py").write_text(ADAPTER)
+        flags = {"datasets": (f"votes={write_rows(rows)}",), "adapter": (str(tmp_path / "votes.py"),)} | values
+        return prepare(DataConfig.from_flags(flags), load_tokenizer(str(chatml_folder)), progress=False)
+
+    return call
+
+
+def test_rows_keep_their_order_in_other_processes(run) -> None:
+    data = run(votes(), num_proc=2)
+    assert data.train["row"][:] == list(range(NUM_ROWS))
+    assert str(os.getpid()) not in data.train["chosen"][:]
+
+
+def test_one_process_is_this_one(run) -> None:
+    assert set(run(votes(), num_proc=1).train["chosen"][:]) == {str(os.getpid())}
+
+
+def test_few_rows_start_no_process(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", lambda *a: pytest.fail("a pool was started"))
+    assert len(run(votes()[:2000], num_proc=2).train) == 2000
+
+
+def test_the_account_is_the_same_however_many_processes(chatml_folder: Path, write_rows: WriteRows, own_cache) -> None:
+    rows = [
+        {"prompt": f"q {i}", "chosen": "a" * (i % 5), "rejected": "<|im_end|>" if i % 7 == 0 else "b"}
+        for i in range(4000)
+    ]
+    spec = f"triplets={write_rows(rows)}"
+    results = []
+    for number in (1, 2):
+        config = DataConfig.from_flags({"datasets": (spec,), "num_proc": number, "validation_split": 0.1})
+        os.environ["DPO_CACHE"] = str(own_cache / str(number))
+        data = prepare(config, load_tokenizer(str(chatml_folder)), progress=False)
+        results.append(
+            (json.loads((data.folder / "data_report.json").read_text()), data.train.to_list(), data.eval.to_list())
+        )
+    assert results[0] == results[1]
+
+
+def test_an_error_over_there_is_the_same_error_here(run) -> None:
+    with pytest.raises(AdapterError, match="'votes' gave str, expected Preference or Drop"):
+        run(votes(wrong=2700), num_proc=2)
+
+
+def test_what_an_adapter_raises_names_the_row(run) -> None:
+    rows = [*votes()[:7], {"q": "raise", "kill": False, "wrong": False}]
+    with pytest.raises(AdapterError, match=r"rows\.jsonl, row 7: adapter 'votes' raised RuntimeError: out of votes"):
+        run(rows)
+
+
+def test_the_processes_end_with_one_that_is_killed(chatml_folder: Path, write_rows: WriteRows, tmp_path: Path) -> None:
+    rows = [{"prompt": f"question {i}", "chosen": "a " * 500, "rejected": "b"} for i in range(20_000)]
+    command = [sys.executable, "-m", "dpo", "prepare", "--model_name_or_path", str(chatml_folder), "--num_proc", "2"]
+    command += ["--datasets", f"triplets={write_rows(rows)}", "--output", str(tmp_path / "out")]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"DPO_CACHE": str(tmp_path)})
+    started = psutil.Process(process.pid)
+    wait_until(lambda: len(started.children(recursive=True)) >= 3)  # the server that forks, and two that convert
+    children = started.children(recursive=True)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
+
+
+def wait_until(done: Callable[[], bool], timeout_s: float = 30) -> None:
+    end = time.monotonic() + timeout_s
+    while not done():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def test_a_process_that_is_killed_is_told_of(run) -> None:
+    with pytest.raises(DataError, match="was killed, most often for lack of memory"):
+        run(votes(kill=2700), num_proc=2)
