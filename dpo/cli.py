@@ -2,10 +2,11 @@
 
 __all__ = ["main"]
 
+import os
 import sys
 from collections.abc import Sequence
 
-from dpo.commands import adapters, prepare
+from dpo.commands import adapters, inspect, prepare
 from dpo.errors import DPOError
 from dpo.flags import FlagParser, check_flags
 
@@ -14,20 +15,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit code: 0, or 2 after a mistake of the user's, which is told on stderr.
+        The exit code: 0, 2 after a mistake of the user's, which is told on stderr, or what the command gives.
     """
     parser = FlagParser(
         prog="python -m dpo",
         description="Preference data at hand. Training starts with main.py: deepspeed main.py --config runs/demo.yaml",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (adapters, prepare):
+    for command in (adapters, prepare, inspect):
         command.add_to(commands)
     try:
         options, unknown = parser.parse_known_args(argv)
         check_flags(options.parser, unknown)
-        options.command(options)
+        return options.command(options) or 0
+    except BrokenPipeError:  # whoever read our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except DPOError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    return 0

@@ -1,0 +1,85 @@
+"""One self-contained HTML page: nothing is fetched when it is opened."""
+
+__all__ = ["Token", "render_page", "tokens_of"]
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from tokenizers.decoders import DecodeStream
+
+from dpo.data.tokenization import Tokenizer
+from dpo.inspection.plots import plots
+from dpo.inspection.statistics import Statistics
+from dpo.inspection.tables import sections
+
+NUM_TOKENS = 600
+"""Tokens of the shown pair's parts: a page is to be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """A token as the page shows it."""
+
+    id: int
+    text: str
+    part: str
+    """prompt, chosen or rejected."""
+    is_end: bool
+
+
+def tokens_of(pair: dict[str, Any], tokenizer: Tokenizer) -> dict[str, list[Token]]:
+    """A prepared pair as what the model sees, by part. Beyond NUM_TOKENS a part's beginning is left out.
+
+    A character that takes several tokens stands with the last of them.
+    """
+    shown = {}
+    for part in ("prompt", "chosen", "rejected"):
+        ids = pair[f"{part}_ids"]
+        stream = DecodeStream(skip_special_tokens=False)
+        tokens = [
+            Token(
+                id=token,
+                text=stream.step(tokenizer.backend, token) or "",
+                part=part,
+                is_end=part != "prompt" and place == len(ids) - 1,
+            )
+            for place, token in enumerate(ids)
+        ]
+        shown[part] = tokens[-NUM_TOKENS:]
+    return shown
+
+
+def render_page(
+    statistics: Statistics, *, title: str, tokens: dict[str, list[Token]], failures: Sequence[str] = ()
+) -> str:
+    """The page as HTML, about 5 MB of which are Plotly.
+
+    Args:
+        statistics: What to show.
+        title: What was inspected.
+        tokens: One pair as tokens, by part.
+        failures: Thresholds that were crossed.
+    """
+    from plotly.offline import get_plotlyjs
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    figures = {
+        place: figure.to_html(full_html=False, include_plotlyjs=False, div_id=place, config={"displayModeBar": False})
+        for place, figure in plots(statistics).items()
+    }
+    return environment.get_template("page.html.jinja").render(
+        title=title,
+        statistics=statistics,
+        figures=figures,
+        sections=[(heading, rows) for heading, rows in sections(statistics) if rows],
+        tokens=tokens,
+        failures=failures,
+        data=json.dumps(statistics.as_json()).replace("<", "\\u003c"),  # or a name could end the script element
+        plotly=get_plotlyjs(),
+    )

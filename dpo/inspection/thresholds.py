@@ -1,0 +1,76 @@
+"""Thresholds over the measures of a preparation, so that an inspection can stand in CI: tie>5% leakage>0."""
+
+__all__ = ["Threshold", "parse_threshold", "reasons_of"]
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from dpo.adapters.base import Adapter
+from dpo.errors import ConfigError, unknown_name
+from dpo.records import Drop
+
+FINDS = (
+    *("boilerplate", "boundary_shift", "double_bos", "inverted", "leakage", "literal_in_text", "longer_wins"),
+    *("conflict", "duplicate", "identical", "near_duplicate", "refusal", "tie"),
+)
+"""What is found in kept pairs."""
+REASONS = (
+    *("above_prompt_limit", "above_source_limit", "above_weight", "below_margin", "contaminated", "empty_chosen"),
+    *("empty_prompt", "empty_rejected", "invalid_text", "leaked_prompt", "length_balance", "low_score_ratio"),
+    *("malformed_prompt", "malformed_row", "no_end_token", "no_pair", "not_sampled", "prompt_not_prefix"),
+    *("prompt_not_user", "prompt_too_long", "prompts_differ", "special_token_in_text", "target_too_long"),
+    *("template_refused", "too_few_answers", "too_long", "tools", "unknown_role"),
+)
+"""What rows are dropped for beside, by the package's own code. An adapter's own reasons stand in its examples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """What a measure must not be above."""
+
+    text: str
+    measure: str
+    limit: Fraction
+    is_share: bool
+    """Whether the limit is a share in [0, 1], else a count."""
+
+    def failure(self, measures: Mapping[str, tuple[float, int]]) -> str | None:
+        """Say by how much the measure is above the limit, if it is. A measure that is not there is 0.
+
+        Args:
+            measures: name -> (count, of how many), as Statistics.measures gives them.
+        """
+        count, total = measures.get(self.measure, (0, 0))
+        bound = self.limit * total if self.is_share else self.limit
+        if count <= bound:
+            return None
+        return f"{self.text}: {count:,.10g} of {total:,}, {count / total:.2%}"
+
+
+def reasons_of(adapters: Iterable[Adapter]) -> set[str]:
+    """What adapters' examples are dropped for."""
+    outcomes = [outcome for adapter in adapters for _, expected in adapter.examples for outcome in expected]
+    return {outcome.reason for outcome in outcomes if isinstance(outcome, Drop)}
+
+
+def parse_threshold(text: str, more_measures: Collection[str] = ()) -> Threshold:
+    """Read NAME>NUMBER or NAME>NUMBER%.
+
+    Args:
+        text: As the user wrote it.
+        more_measures: Reasons beside those of the package's own code, which adapters have.
+
+    Raises:
+        ConfigError: it is neither, or there is no such measure.
+    """
+    found = re.fullmatch(r"(\w+)>(\d+(?:\.\d+)?)(%?)", text.replace(" ", ""))
+    if not found:
+        raise ConfigError(f"--fail-on {text}: expected NAME>NUMBER or NAME>NUMBER%, such as tie>5% or leakage>0")
+    measure, number, percent = found.groups()
+    known = {*FINDS, *REASONS, *more_measures}
+    if measure not in known:
+        raise ConfigError(f"--fail-on {text}: {unknown_name('measure', measure, known)}")
+    limit = Fraction(number) / (100 if percent else 1)
+    return Threshold(text=text, measure=measure, limit=limit, is_share=bool(percent))

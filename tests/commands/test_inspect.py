@@ -1,0 +1,63 @@
+"""python -m dpo inspect."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from plotly.offline import get_plotlyjs
+
+from dpo.cli import main
+from tests.builders import SAMPLES
+from tests.conftest import WriteRows
+
+ORCA = f"orca_dpo_pairs={SAMPLES / 'orca_dpo_pairs.jsonl'}"
+
+
+@pytest.fixture
+def inspect(chatml_folder: Path, tmp_path: Path):
+    def run(*flags: str) -> tuple[int, str]:
+        page = tmp_path / "out" / "report.html"
+        code = main(["inspect", "--model_name_or_path", str(chatml_folder), "--output", str(page), *flags])
+        return code, page.read_text(encoding="utf-8") if page.exists() else ""
+
+    return run
+
+
+def figures(page: str) -> dict[str, object]:
+    found = re.search(r'<script type="application/json" id="statistics">(.*?)</script>', page, re.DOTALL)
+    assert found
+    content: dict[str, object] = json.loads(found.group(1))
+    return content
+
+
+def test_sources_and_what_was_prepared_of_them_look_the_same(
+    inspect, chatml_folder: Path, tmp_path: Path, capsys
+) -> None:
+    flags = ["--datasets", ORCA, "--validation_split", "0.1", "--max_length", "512"]
+    code, of_sources = inspect(*flags)
+    assert code == 0 and re.search(r"orca_dpo_pairs\.jsonl +124 +120 ", capsys.readouterr().out)
+    folder = str(tmp_path / "prepared")
+    assert main(["prepare", "--model_name_or_path", str(chatml_folder), *flags, "--output", folder]) == 0
+    assert figures(inspect("--prepared", folder)[1]) == figures(of_sources)
+
+
+@pytest.mark.parametrize(("threshold", "code"), [("identical>2", 0), ("identical>1", 3), ("identical>1%", 3)])
+def test_a_measure_above_its_threshold_gives_exit_code_3(inspect, threshold: str, code: int, capsys) -> None:
+    assert inspect("--datasets", ORCA, "--fail-on", "tie>50%", threshold)[0] == code
+    assert ("above the thresholds" in capsys.readouterr().err) is (code == 3)
+
+
+@pytest.mark.parametrize("flags", [("--fail-on", "tie"), ("--fail-on", "teis>3"), ("--prepared", "nowhere"), ()])
+def test_a_mistake_gives_exit_code_2(inspect, flags: tuple[str, ...], capsys) -> None:
+    sources = () if "--prepared" in flags or not flags else ("--datasets", ORCA)
+    assert inspect(*sources, *flags)[0] == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_nothing_is_fetched_and_no_text_of_a_row_becomes_markup(inspect, write_rows: WriteRows) -> None:
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    row = {"prompt": evil, "chosen": f"I'm sorry, but I can't {evil}", "rejected": evil}
+    _, page = inspect("--datasets", f"triplets={write_rows([row, row | {'prompt': ''}], 'a<b>.jsonl')}")
+    assert evil not in page and "<img" not in page and "a<b>" not in page
+    assert not re.search(r'(?:src|href)="(?!data:)', page.replace(get_plotlyjs(), ""))
