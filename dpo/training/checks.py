@@ -27,7 +27,7 @@ REFUSED = {
     "truncation_mode": "nothing is truncated here; rows above --max_length are dropped and counted",
     "padding_free": "TRL's switch does nothing at present",
     "pad_token": "the tokenizer's own is used",
-    "dataset_num_proc": "rows are prepared before TRL sees them",
+    "dataset_num_proc": "rows are prepared before TRL sees them, on --num_proc processes",
     "model_init_kwargs": "use --attn_implementation, --model_revision and --bf16",
     "label_smoothing_factor": "it belongs to cross-entropy, which DPO does not compute",
     "remove_unused_columns": "the columns are prepared already",

@@ -24,6 +24,8 @@ class PairMetrics:
     def __init__(self, beta: float) -> None:
         self.beta = beta
         self.seen: list[torch.Tensor] = []
+        self.loss_sum = 0.0
+        self.num_pairs = 0.0
 
     def add(self, logps: torch.Tensor, reference_logps: torch.Tensor) -> None:
         """Take in a pack: the policy's log-probabilities and the reference's, (2 x pairs,), chosen before rejected."""
@@ -42,7 +44,13 @@ class PairMetrics:
             sums = torch.cat((values.sum(dim=0), torch.tensor([float(len(values))])))
         self.seen.clear()
         *totals, count = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()
+        self.loss_sum += totals[NAMES.index("loss")]
+        self.num_pairs += count
         return {name: total / count for name, total in zip(NAMES, totals, strict=True)} if count else {}
+
+    def mean_loss(self) -> float:
+        """Over all pairs that means were ever taken of; 0 of none."""
+        return self.loss_sum / self.num_pairs if self.num_pairs else 0.0
 
     def measure(self, logps: torch.Tensor) -> torch.Tensor:
         """The measures of each pair, (pairs, measures), from (pairs, 4): chosen, rejected, and the reference's."""

@@ -242,6 +242,8 @@ class PackedTrainer(PreferenceTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if not any(name.startswith("eval_") for name in logs):
             logs |= self.pair_metrics.means(self.accelerator)
+        if "train_loss" in logs:  # transformers' is a mean over steps, in which a short last step counts as a whole one
+            logs["train_loss"] = self.pair_metrics.mean_loss()
         super().log(logs, start_time)
 
     def ordinary_attention(self) -> AbstractContextManager[None]:

@@ -23,6 +23,7 @@ from dpo.training.distributed import finish, is_main_process, local_main_first, 
 from dpo.training.engine import why_padded
 from dpo.training.flags import parse_flags, resolved_flags
 from dpo.training.model import load_model, load_tokenizer_for, stop_at
+from dpo.training.model_card import model_card
 from dpo.training.packed_attention import choose_backend
 from dpo.training.packed_trainer import PackedTrainer, Reference
 from dpo.training.reference import ReferenceCache, weights_fingerprint
@@ -102,6 +103,9 @@ def build_trainer(
         "train_dataset": prepared.train,
         "eval_dataset": prepared.eval,
         "processing_class": tokenizer,
+        "card": lambda trainer: model_card(
+            config, str(config.model_name_or_path), prepared, trainer.state.log_history, trainer.state.global_step
+        ),
     }
     reason = why_padded(config, policy) if config.engine == "packed" else None
     if reason is not None or config.engine == "padded":
@@ -186,6 +190,7 @@ def save(
         samples.save(output_dir / "sample_answers.json")
     if evaluated := evaluations(trainer.state.log_history):
         write_json(output_dir / "eval_results.json", evaluated)
+    trainer.create_model_card()
     write_json(output_dir / RESULTS, metrics)
 
 

@@ -97,7 +97,7 @@ class SampleAnswers(TrainerCallback):
     def table(self) -> str:
         lines = []
         for pair, before, after in zip(self.pairs, self.before, self.after, strict=True):
-            lines += [f"prompt:  {one_line(pair['prompt'][-1]['content'])}"]
+            lines += [f"{message['role'] + ':':<9}{one_line(message['content'])}" for message in pair["prompt"]]
             lines += [f"  before: {before}", f"  after:  {after}"]
         return "\n".join(lines)
 

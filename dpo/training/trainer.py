@@ -2,14 +2,16 @@
 
 __all__ = ["EpochOrder", "PreferenceTrainer"]
 
+import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Sampler
-from transformers import TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from trl import DPOTrainer
 
 from dpo.training.planning import epoch_order
@@ -18,14 +20,21 @@ from dpo.training.planning import epoch_order
 class PreferenceTrainer(DPOTrainer):
     """trl.DPOTrainer, given pairs that are tokenized, split and filtered already.
 
-    Overridden: `_prepare_dataset`, which would render and tokenize once more, and `_get_train_sampler`, so that both
-    engines take the same pairs in the same step.
+    Overridden: `_prepare_dataset`, which would render and tokenize once more; `_get_train_sampler`, so that both
+    engines take the same pairs in the same step; `_get_learning_rate`, since a scheduler that DeepSpeed steps is one
+    step ahead when the log asks; `_save` and `create_model_card`, for what is left on disk.
+
+    Args:
+        card: Gives the model card. Without it there is none.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, card: Callable[["PreferenceTrainer"], str] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.card = card
         self.order = EpochOrder.of(self.args, len(self.train_dataset))
         self.add_callback(FollowEpochs(self.order))
+        self.rate_of_step: float | None = None
+        self.add_callback(NoteRate(self))
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])
@@ -34,6 +43,27 @@ class PreferenceTrainer(DPOTrainer):
         if self.args.train_sampling_strategy in ("random", "sequential"):
             return self.order
         return super()._get_train_sampler(train_dataset)
+
+    def scheduled_rate(self) -> float:
+        """What the scheduler says now."""
+        return float(super()._get_learning_rate())
+
+    def _get_learning_rate(self) -> float:
+        return self.scheduled_rate() if self.rate_of_step is None else self.rate_of_step
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        model = self.accelerator.unwrap_model(self.model)
+        if state_dict and isinstance(model, PreTrainedModel):
+            # DeepSpeed gives copies, by which a tied head is no longer known for the embedding it is.
+            state_dict = {name: t for name, t in state_dict.items() if name not in model.all_tied_weights_keys}
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            for file in Path(output_dir or self.args.output_dir).glob("*.safetensors"):
+                file.chmod(0o666 & ~current_umask())  # safetensors makes them the owner's alone
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        if self.card is not None and self.is_world_process_zero():
+            (Path(self.args.output_dir) / "README.md").write_text(self.card(self), encoding="utf-8")
 
     def ordinary_attention(self) -> AbstractContextManager[None]:
         """The attention to generate with."""
@@ -81,6 +111,22 @@ class EpochOrder(Sampler[int]):
         if not self.shuffle:
             return iter(range(self.num_pairs))
         return iter(epoch_order(self.num_pairs, seed=self.seed, epoch=self.epoch))
+
+
+def current_umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+class NoteRate(TrainerCallback):
+    """Notes the learning rate that a step is taken with."""
+
+    def __init__(self, trainer: PreferenceTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.rate_of_step = self.trainer.scheduled_rate()
 
 
 class FollowEpochs(TrainerCallback):

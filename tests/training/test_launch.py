@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, FalconConfig, FalconForCausalLM
 
 from dpo.cli import main as cli
@@ -43,9 +44,13 @@ def short_run(model: Path, rows: Path, output_dir: Path) -> list[str]:
     return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
 
 
-def train_losses(output_dir: Path) -> list[float]:
+def logged(output_dir: Path, name: str) -> list[float]:
     log = json.loads((output_dir / "trainer_state.json").read_text())["log_history"]
-    return [entry["loss"] for entry in log if "loss" in entry]
+    return [entry[name] for entry in log if name in entry]
+
+
+def train_losses(output_dir: Path) -> list[float]:
+    return logged(output_dir, "loss")
 
 
 def assert_whole(output_dir: Path, start: Path) -> None:
@@ -56,6 +61,10 @@ def assert_whole(output_dir: Path, start: Path) -> None:
     assert before.keys() == after.keys()
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert len(changed) == len(before)
+    assert_weights_file(output_dir / "model.safetensors", tied=model.config.tie_word_embeddings)
+    card = (output_dir / "README.md").read_text()
+    assert "| learning rate | 0.001 |" in card and "| steps | 3 |" in card and "24    24  none" in card
+    assert f'model="{output_dir}"' in card and "None" not in card
     tokenizer = AutoTokenizer.from_pretrained(output_dir)
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False
@@ -72,11 +81,20 @@ def assert_whole(output_dir: Path, start: Path) -> None:
     if results["engine"] == "packed":
         assert results["pairs"] == 12 and results["tokens"] < results["tokens_unshared"]
         assert results["reference_runtime"] >= 0
+        assert results["train_loss"] == pytest.approx(sum(train_losses(output_dir)) / 3, abs=1e-4)
+    assert logged(output_dir, "learning_rate") == pytest.approx([0, 1e-3, 5e-4]), "warm-up, and down to 0"
     evaluations = json.loads((output_dir / "eval_results.json").read_text())
     assert evaluations["before"]["eval_loss"] == pytest.approx(LOG_2, abs=1e-4)
     assert evaluations["after"]["step"] == 3
     assert len(json.loads((output_dir / "sample_answers.json").read_text())) == 1
     assert (output_dir / "resolved_config.yaml").exists()
+
+
+def assert_weights_file(file: Path, *, tied: bool) -> None:
+    """A tied head stands in it once, as the embedding, and whoever may read the folder may read it."""
+    with safe_open(file, "pt") as weights:
+        assert ("lm_head.weight" in set(weights.keys())) is not tied
+    assert file.stat().st_mode == (file.parent / "config.json").stat().st_mode
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)

@@ -1,0 +1,91 @@
+"""The README.md that a model carries: what it was made from, how, and how to use it."""
+
+__all__ = ["model_card"]
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dpo.data.pipeline import PreparedData
+from dpo.training.config import TrainingConfig
+from dpo.training.summary import MEASURES, evaluations
+
+CARD = """\
+---
+{front_matter}---
+
+# {name}
+
+{base}, tuned on preference pairs with DPO ([Rafailov et al. 2023](https://arxiv.org/abs/2305.18290)).
+
+| | |
+| --- | --- |
+| loss | {loss}, beta {beta:g} |
+| learning rate | {learning_rate:g} |
+| pairs a step | {global_batch_size} |
+| steps | {steps} |
+| template | {template} |
+| longest pair | {max_length} tokens |
+{held_out}
+## Data
+
+```
+{table}
+```
+
+`data_report.json` has every reason with examples, `manifest.json` what the pairs were made from, and
+`resolved_config.yaml` every flag.
+
+## Use
+
+```python
+from transformers import pipeline
+
+generate = pipeline("text-generation", model="{place}")
+print(generate([{{"role": "user", "content": "What is the capital of Peru?"}}], return_full_text=False))
+```
+"""
+
+
+def model_card(
+    config: TrainingConfig, base: str, prepared: PreparedData, log_history: list[dict[str, Any]], steps: int
+) -> str:
+    """The card as Markdown, with the front matter that the Hub reads.
+
+    Args:
+        config: The run's.
+        base: The base model as the user named it.
+        prepared: What it was trained on.
+        log_history: The trainer's log so far.
+        steps: Optimizer steps taken.
+    """
+    front_matter: dict[str, Any] = {"library_name": "transformers", "tags": ["dpo", "preference-tuning"]}
+    is_hub_id = base.count("/") == 1 and not base.startswith((".", "/", "~")) and not Path(base).exists()
+    if is_hub_id:
+        front_matter["base_model"] = base
+    output_dir = Path(str(config.output_dir))
+    return CARD.format(
+        front_matter=yaml.safe_dump(front_matter),
+        name=output_dir.resolve().name,
+        base=f"[{base}](https://huggingface.co/{base})" if is_hub_id else f"`{base}`",
+        loss=" + ".join(config.loss_type),
+        beta=config.beta,
+        learning_rate=config.learning_rate,
+        global_batch_size=config.global_batch_size,
+        steps=steps,
+        template=prepared.config["template"],
+        max_length=prepared.config["max_length"],
+        held_out=held_out_table(log_history),
+        table=prepared.report.table(),
+        place=config.hub_model_id or output_dir,
+    )
+
+
+def held_out_table(log_history: list[dict[str, Any]]) -> str:
+    evaluated = evaluations(log_history)
+    if not evaluated:
+        return ""
+    lines = [["held-out pairs", *evaluated], ["---"] * (1 + len(evaluated))]
+    lines += [[label, *(f"{entry[key]:.4f}" for entry in evaluated.values())] for label, key in MEASURES.items()]
+    return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
