@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from dpo.data.config import DataConfig  # noqa: E402 - the checkout is found first
+from dpo.data.conversion import convert_row  # noqa: E402
 from dpo.data.encoding import EncodedPair, PairEncoder  # noqa: E402
-from dpo.data.pipeline import convert_row  # noqa: E402
 from dpo.data.source import open_source, parse_source  # noqa: E402
 from dpo.data.template import load_template  # noqa: E402
 from dpo.data.tokenization import load_tokenizer  # noqa: E402

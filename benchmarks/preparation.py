@@ -1,10 +1,11 @@
 """Rows a second from raw rows to token ids: ours, TRL's preparation, and the Rust tokenizer alone on the same text.
 
     python benchmarks/preparation.py --datasets hh_rlhf=rows.jsonl --repeat 40
+    python benchmarks/preparation.py --datasets hh_rlhf=rows.jsonl --repeat 4000 --memory
 
 TRL is given messages, so that reading the data set's own schema costs it nothing; ours reads, converts, checks,
 encodes, filters, counts and writes. The tokenizer alone is given each prompt and answer once, in one batch on all
-cores.
+cores. With --memory ours runs alone, and the memory of all its processes is watched.
 """
 
 import argparse
@@ -12,11 +13,15 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -33,25 +38,79 @@ def main() -> None:
     parser.add_argument("--model", default=EMBEDDED)
     parser.add_argument("--datasets", nargs=1, default=[f"nectar={ROOT}/samples/nectar.jsonl"])
     parser.add_argument("--repeat", type=int, default=40, help="Times that the rows are read, one behind the other.")
+    parser.add_argument("--memory", action="store_true", help="Watch memory, and leave the comparison out.")
     options = parser.parse_args()
     model = find_model(options.model)
     tokenizer = load_tokenizer(model)
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"DPO_CACHE": folder, "HF_DATASETS_CACHE": folder}
         source = parse_source(options.datasets[0])
-        raw = [row for _, row in open_source(source)] * options.repeat
+        raw = [row for _, row in open_source(source)]
+        num_rows = len(raw) * options.repeat
         rows = Path(folder) / "rows.jsonl"
-        rows.write_text("".join(json.dumps(row) + "\n" for row in raw), encoding="utf-8")
+        with rows.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(told_apart(row, str(i))) + "\n" for i in range(options.repeat) for row in raw)
         config = DataConfig(datasets=(f"{source.adapter.name}={rows}",), max_length=2**20)
-        seconds, prepared = timed(lambda: prepare(config, tokenizer, progress=False))
-        report("ours", len(raw), seconds)
+        with Memory() as memory:
+            seconds, prepared = timed(lambda: prepare(config, tokenizer, progress=options.memory))
+        report("ours", num_rows, seconds)
+        if options.memory:
+            print(f"{len(prepared.train):,} pairs; {memory}")
+            return
         texts = texts_of(prepared)
         seconds, _ = timed(lambda: tokenizer.backend.encode_batch(texts, add_special_tokens=False))
         report("tokenizer alone", len(prepared.train), seconds)
         dataset = as_messages(prepared, Path(folder) / "messages.jsonl")
-        for processes in (1, len(os.sched_getaffinity(0))):
-            seconds, _ = timed(lambda processes=processes: prepare_as_trl(dataset, model, processes))  # type: ignore[misc]
-            report(f"TRL, num_proc={processes}", len(dataset), seconds)
+        processes = len(os.sched_getaffinity(0))
+        seconds, _ = timed(lambda: prepare_as_trl(dataset, model, processes))
+        report(f"TRL, num_proc={processes}", len(dataset), seconds)
+
+
+def told_apart(value: Any, mark: str) -> Any:
+    """A row with a word more in each of its texts, near the beginning: no repetition equals another."""
+    if isinstance(value, dict):
+        return {key: told_apart(item, mark) for key, item in value.items()}
+    if isinstance(value, list):
+        return [told_apart(item, mark) for item in value]
+    if isinstance(value, str) and " " in value[10:]:
+        place = value.index(" ", 10)
+        return f"{value[:place]} {mark}{value[place:]}"
+    return value
+
+
+class Memory:
+    """Watches the memory of this process and those it starts: their own, and with the files they have mapped."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.start = self.peak = self.now()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+
+    def now(self) -> tuple[int, int]:
+        """Bytes of their own, and in all."""
+        own = resident = 0
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                memory = process.memory_info()
+                own, resident = own + memory.rss - memory.shared, resident + memory.rss
+        return own, resident
+
+    def watch(self) -> None:
+        while not self.done.wait(0.5):
+            own, resident = self.now()
+            self.peak = (max(self.peak[0], own), max(self.peak[1], resident))
+
+    def __enter__(self) -> "Memory":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.done.set()
+        self.thread.join()
+
+    def __str__(self) -> str:
+        own, resident = ((peak - start) / 2**30 for peak, start in zip(self.peak, self.start, strict=True))
+        return f"memory above the start: {own:.2f} GiB of its own, {resident:.2f} GiB with mapped files"
 
 
 def texts_of(prepared: PreparedData) -> list[str]:
