@@ -77,3 +77,29 @@ def test_of_two_builders_at_once_the_first_to_finish_stays(tmp_path: Path) -> No
 
 def test_other_users_may_read_the_result(tmp_path: Path) -> None:
     assert publish(tmp_path / "result", write_two).stat().st_mode & 0o777 == 0o755
+
+
+class TestReplacing:
+    def test_the_old_stays_until_the_new_is_whole(self, tmp_path: Path) -> None:
+        target = publish(tmp_path / "result", write_two)
+        (target / "old.txt").write_text("old")
+
+        def build(folder: Path) -> None:
+            assert (target / "old.txt").exists()
+            (folder / "c.txt").write_text("c")
+
+        publish(target, build, replace=True)
+        assert [file.name for file in target.iterdir()] == ["c.txt"]
+
+    def test_a_failure_is_raised_and_leaves_the_old(self, tmp_path: Path) -> None:
+        target = publish(tmp_path / "result", write_two)
+
+        def fail(folder: Path) -> None:
+            raise OSError("disk full")
+
+        with pytest.raises(OSError, match="disk full"):
+            publish(target, fail, replace=True)
+        assert sorted(file.name for file in target.iterdir()) == ["a.txt", "b.txt"]
+
+    def test_nothing_to_replace_is_no_error(self, tmp_path: Path) -> None:
+        assert (publish(tmp_path / "result", write_two, replace=True) / "a.txt").read_text() == "a"

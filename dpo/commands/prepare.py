@@ -3,8 +3,6 @@
 __all__ = ["add_to"]
 
 import argparse
-import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,14 +39,7 @@ def run(options: argparse.Namespace) -> None:
     config = data_config(options)
     check_output(options.output, overwrite=options.overwrite)
     prepared = prepare(config, tokenizer_of(options), progress=sys.stderr.isatty())
-    # Whole before the folder it replaces is gone.
-    beside = publish(
-        options.output.with_name(f".{options.output.name}.{os.getpid()}"),
-        lambda folder: export(prepared, folder, options.format),
-    )
-    if options.output.exists():
-        shutil.rmtree(options.output)
-    beside.rename(options.output)
+    publish(options.output, lambda folder: export(prepared, folder, options.format), replace=options.overwrite)
     print(f"{prepared.report.table()}\n\n{options.output}: {describe(prepared.report.pairs)}")
 
 
