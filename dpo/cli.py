@@ -3,6 +3,7 @@
 __all__ = ["main"]
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -27,10 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options, unknown = parser.parse_known_args(argv)
         check_flags(options.parser, unknown)
-        return options.command(options) or 0
+        code = options.command(options) or 0
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:  # whoever read our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 128 + signal.SIGPIPE  # as any program gives, and no verdict that was never shown
     except DPOError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

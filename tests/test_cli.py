@@ -1,6 +1,10 @@
 """The data commands."""
 
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -65,3 +69,12 @@ def test_help_names_the_commands_and_the_way_to_train(capsys: pytest.CaptureFixt
     shown = " ".join(capsys.readouterr().out.split())
     assert "adapters list the adapters" in shown
     assert "main.py --config runs/demo.yaml" in shown
+
+
+def test_output_that_nobody_reads_is_no_success_and_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        done = subprocess.run([sys.executable, "-m", "dpo", "adapters"], stdout=closed, stderr=subprocess.PIPE)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert done.stderr == b""
