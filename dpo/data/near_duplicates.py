@@ -45,7 +45,7 @@ def signature(preference: Preference) -> bytes:
     from datasketch import MinHash
 
     hashes = MinHash(NUM_HASHES, scheme=SCHEME)
-    marked = (f"{part}{run}" for part, found in enumerate(parts_of(preference)) for run in sorted(found))
+    marked = (f"{part}{run}" for part, found in enumerate(parts_of(preference)) for run in found)
     hashes.update_batch([run.encode() for run in marked])
     return bytes(hashes.hashvalues.astype("<u4").tobytes())
 

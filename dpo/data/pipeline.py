@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -250,14 +250,8 @@ class Preparation:
 
     def reader(self, split: str) -> Callable[[int], Preference]:
         """Gives the pair of an index, from the file."""
-        pairs: list[Any] = []
-
-        def read(index: int) -> Preference:
-            if not pairs:  # most runs never ask
-                pairs.append(self.written(split).select_columns(["prompt", "chosen", "rejected"]))
-            return Preference(**pairs[0][index])
-
-        return read
+        pairs = cache(lambda: self.written(split).select_columns(["prompt", "chosen", "rejected"]))  # most never ask
+        return lambda index: Preference(**pairs()[index])
 
     def written(self, split: str) -> Any:
         import datasets

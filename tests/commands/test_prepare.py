@@ -56,6 +56,12 @@ def test_text_formats_are_triplets_that_give_the_same_ids_again(run, form: str, 
     assert before["rejected_ids"] == after["rejected_ids"]
 
 
+def test_a_text_format_keeps_the_scores(run) -> None:
+    _, output = run("--format", "jsonl")
+    rows = [json.loads(line) for line in (output / "train.jsonl").read_text().splitlines()]
+    assert rows[0]["score_chosen"] > rows[0]["score_rejected"]
+
+
 def test_a_folder_that_exists_is_replaced_only_when_asked(run, capsys) -> None:
     assert run()[0] == 0
     assert run("--max_length", "1000")[0] == 2
