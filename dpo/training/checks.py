@@ -1,6 +1,6 @@
 """What can be seen to be wrong with a run's flags before any device is touched."""
 
-__all__ = ["REFUSED", "RESULTS", "WEIGHTS", "check_config"]
+__all__ = ["REFUSED", "RESULTS", "WEIGHTS", "check_config", "check_padded_loss"]
 
 import dataclasses
 import os
@@ -14,6 +14,7 @@ from trl import DPOConfig
 
 from dpo.errors import ConfigError, unknown_name
 from dpo.folders import check_folder
+from dpo.training.losses import DIVERGENCES, LOSSES, OF_DIVERGENCE
 
 if TYPE_CHECKING:
     from dpo.training.config import TrainingConfig
@@ -41,16 +42,10 @@ REFUSED_BY_PACKED = {
     "pad_to_multiple_of": "nothing is padded",
 }
 
-LOSSES = (
-    *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired"),
-    *("apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
-)
-LOSS_OPTIONS = {
-    "label_smoothing": {"robust", "exo_pair", "aot", "aot_unpaired"},
-    "discopop_tau": {"discopop"},
-}
-"""Options that only some losses read. The others ignore them without a word."""
-DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
+LOSSES_OF_PADDED = {"aot": frozenset({"label_smoothing"}), "aot_unpaired": frozenset({"label_smoothing"})}
+"""Losses that compare the pairs of a micro-batch with each other, and the options that they read."""
+LOSS_OPTIONS = ("label_smoothing", "logp_reduction", "discopop_tau", "simpo_gamma", *OF_DIVERGENCE)
+"""Options that only some losses read. The others would ignore them without a word."""
 
 ABOVE_ZERO = ("beta", "num_train_epochs", "eval_steps", "logging_steps", "save_steps", "per_device_eval_batch_size")
 NOT_BELOW_ZERO = ("learning_rate", "sample_prompts", "warmup_steps", "max_grad_norm", "weight_decay")
@@ -156,24 +151,59 @@ def check_ranges(config: "TrainingConfig") -> None:
 
 
 def check_loss(config: "TrainingConfig") -> None:
-    """Refuse losses that are not there, and options that the chosen one does not read."""
-    defaults = {f.name: f.default for f in dataclasses.fields(DPOConfig)}
-    for name, readers in LOSS_OPTIONS.items():
-        if getattr(config, name) != defaults[name] and not readers & set(config.loss_type):
-            raise ConfigError(
-                f"--{name} is not read by --loss_type {' '.join(config.loss_type)}.\n"
-                f"  It belongs to: {', '.join(sorted(readers))}."
-            )
+    """Refuse losses that are not there, options that the chosen ones do not read, and values out of range."""
+    reads = {name: loss.reads for name, loss in LOSSES.items()} | LOSSES_OF_PADDED
     for kind, given, known in (
-        ("loss", config.loss_type, LOSSES),
+        ("loss", config.loss_type, reads),
         ("divergence", [config.f_divergence_type], DIVERGENCES),
     ):
         for name in given:
             if name not in known:
                 raise ConfigError(unknown_name(kind, name, known))
+    defaults = {f.name: f.default for f in dataclasses.fields(config)}
+    for option in LOSS_OPTIONS:
+        if getattr(config, option) == defaults[option]:
+            continue
+        readers = [name for name in reads if option in reads[name]]
+        # A divergence is one for the whole objective; sft has no log-ratio to measure by it.
+        idle = set(config.loss_type) - set(readers) - {"sft"} if option in OF_DIVERGENCE else set()
+        if idle or not set(readers) & set(config.loss_type):
+            raise ConfigError(
+                f"--{option} is not read by --loss {' '.join(sorted(idle) or config.loss_type)}.\n"
+                f"  It belongs to: {', '.join(readers)}."
+            )
+    if not 0 <= config.label_smoothing < 0.5:
+        raise ConfigError(f"--label_smoothing {config.label_smoothing}: expected 0 or more, and less than 0.5")
     if "exo_pair" in config.loss_type and config.label_smoothing == 0:
-        raise ConfigError("--loss_type exo_pair needs --label_smoothing above 0; its paper takes 1e-3")
+        raise ConfigError("--loss exo_pair needs --label_smoothing above 0; its paper takes 1e-3")
     if config.f_alpha_divergence_coef != defaults["f_alpha_divergence_coef"] and (
         config.f_divergence_type != "alpha_divergence"
     ):
         raise ConfigError("--f_alpha_divergence_coef is read by --f_divergence_type alpha_divergence alone")
+    if config.reference_free and not any(LOSSES[name].needs_reference for name in config.loss_type if name in LOSSES):
+        raise ConfigError(f"--reference_free: --loss {' '.join(config.loss_type)} asks for no reference by itself.")
+    if config.engine == "padded":
+        check_padded_loss(config, "")
+
+
+def check_padded_loss(config: "TrainingConfig", reason: str) -> None:
+    """Refuse what TRL's loss would compute otherwise than asked, or not at all.
+
+    Args:
+        config: The run's flags.
+        reason: Why the run is padded, where nobody asked for it.
+
+    Raises:
+        ConfigError: naming the flag.
+    """
+    asked = [f"--loss {name}" for name in config.loss_type if name in ("simpo", "orpo", "cpo")]
+    asked += (
+        ["--label_smoothing with --loss sigmoid"] if config.label_smoothing and "sigmoid" in config.loss_type else []
+    )
+    asked += ["--logp_reduction sum"] if config.logp_reduction == "sum" else []
+    asked += ["--reference_free"] if config.reference_free else []
+    if asked:
+        raise ConfigError(
+            f"{asked[0]} is computed by --engine packed alone"
+            + (f", and this run is padded, since {reason}" * bool(reason))
+        )

@@ -15,6 +15,7 @@ from dpo.errors import ConfigError
 from dpo.training.attention import resolve_attention
 from dpo.training.checks import check_config
 from dpo.training.deepspeed_config import check_mismatches, load_deepspeed_config
+from dpo.training.objective import parse_losses
 
 DEFAULT_GLOBAL_BATCH_SIZE = 32
 LARGEST_DEFAULT_MICRO_BATCH = 4
@@ -48,6 +49,26 @@ class TrainingConfig(DPOConfig):
             "own path; models and losses that packed does not know take it by themselves, and say so.",
             "choices": ENGINES,
         },
+    )
+    loss: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "NAME or NAME:WEIGHT of what to minimize, one or several to be added: sigmoid:1 sft:0.2. Default: "
+            "sigmoid, which is DPO. docs/losses.md has them all. --loss_type, TRL's name for it, means the same."
+        },
+    )
+    logp_reduction: str = field(
+        default="mean",
+        metadata={
+            "help": "For --loss ipo: mean compares log-ratios a token, as TRL does; sum, as the DPO authors' code.",
+            "choices": ("mean", "sum"),
+        },
+    )
+    simpo_gamma: float = field(
+        default=0.5, metadata={"help": "Margin that --loss simpo asks for, in units of its reward (with its beta)."}
+    )
+    reference_free: bool = field(
+        default=False, metadata={"help": "Do without a reference: its log-probabilities count as 0."}
     )
     max_tokens_per_micro_batch: int | None = field(
         default=None,
@@ -136,6 +157,7 @@ class TrainingConfig(DPOConfig):
                 setattr(self, name, str(Path(value).expanduser()) if value.startswith("~") else value)
         if self.report_to is None:
             self.report_to = "wandb" if os.environ.get("WANDB_PROJECT") else "none"
+        self.set_losses()
         check_config(self)
         self.accumulation_asked = self.gradient_accumulation_steps
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -160,6 +182,18 @@ class TrainingConfig(DPOConfig):
         check_mismatches(self, self.deepspeed_file)
         # Asked here once, so that an attention that cannot run is refused before the data is prepared.
         self.attention = resolve_attention(self.attn_implementation, half_precision=bool(self.bf16 or self.fp16))
+
+    def set_losses(self) -> None:
+        """Take what --loss says for --loss_type and --loss_weights."""
+        if self.loss and (self.loss_weights or self.loss_type != ["sigmoid"]):
+            raise ConfigError("--loss says what --loss_type and --loss_weights do: pass one or the other")
+        asked = self.loss or ([self.loss_type] if isinstance(self.loss_type, str) else self.loss_type)
+        names, weights = parse_losses(asked)
+        if set(weights) != {1.0}:
+            if self.loss_weights:
+                raise ConfigError(f"--loss_type {' '.join(asked)} has weights already: leave out --loss_weights")
+            self.loss_weights = weights
+        self.loss_type, self.loss = names, None
 
     @property
     def dtype(self) -> torch.dtype:

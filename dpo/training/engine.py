@@ -5,6 +5,8 @@ __all__ = ["why_padded"]
 from transformers import PreTrainedModel
 from trl import DPOConfig
 
+from dpo.training.losses import LOSSES
+
 LAYER_TYPES = {"full_attention", "sliding_attention"}
 """Layers that packed attention computes. Recurrent ones would carry one pair's state into the next."""
 
@@ -23,8 +25,8 @@ def why_padded(args: DPOConfig, model: PreTrainedModel) -> str | None:
         return f"{type(model).__name__} has layers of {', '.join(other)}"
     if getattr(config, "attention_dropout", 0) or (getattr(config, "attn_pdrop", 0) and not args.disable_dropout):
         return "the model has attention dropout"
-    if args.loss_type != ["sigmoid"] or args.loss_weights:
-        return f"--loss_type {' '.join(args.loss_type)} is computed there"
+    if other := [name for name in args.loss_type if name not in LOSSES]:
+        return f"--loss {' '.join(other)} is computed there"
     if args.train_sampling_strategy not in ("random", "sequential"):
         return f"--train_sampling_strategy {args.train_sampling_strategy} is for padded batches"
     coefficient = args.router_aux_loss_coef
@@ -39,7 +41,6 @@ def why_padded(args: DPOConfig, model: PreTrainedModel) -> str | None:
 
 
 OPTIONS_OF_PADDED = {
-    "f_divergence_type": "reverse_kl",
     "ld_alpha": None,
     "use_weighting": False,
     "sync_ref_model": False,

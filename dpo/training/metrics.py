@@ -5,7 +5,9 @@ __all__ = ["PairMetrics"]
 import torch
 from accelerate import Accelerator
 
-from dpo.training.losses import sigmoid_loss
+from dpo.training.losses import Pairs
+from dpo.training.objective import Objective
+from dpo.training.packing import Pack
 
 NAMES = (
     *("loss", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"),
@@ -18,18 +20,18 @@ class PairMetrics:
     """Collects log-probabilities until they are logged.
 
     Args:
-        beta: Factor between log-ratios and rewards.
+        objective: What the run minimizes.
     """
 
-    def __init__(self, beta: float) -> None:
-        self.beta = beta
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
         self.seen: list[torch.Tensor] = []
         self.loss_sum = 0.0
         self.num_pairs = 0.0
 
-    def add(self, logps: torch.Tensor, reference_logps: torch.Tensor) -> None:
-        """Take in a pack: the policy's log-probabilities and the reference's, (2 x pairs,), chosen before rejected."""
-        self.seen.append(torch.cat((logps.detach().view(-1, 2), reference_logps.view(-1, 2)), dim=1))
+    def add(self, pack: Pack, logps: torch.Tensor, ref_logps: torch.Tensor) -> None:
+        """Take in a pack, with the policy's log-probabilities and the reference's, (2 x pairs,), chosen first."""
+        self.seen.append(torch.stack((logps.detach(), ref_logps, pack.num_completion_tokens)))
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
         """Means over every rank's pairs since the last call, which every rank must make.
@@ -40,7 +42,7 @@ class PairMetrics:
         sums = torch.zeros(len(NAMES) + 1, dtype=torch.float64)
         if self.seen:
             # On the CPU, where there is float64 whatever the device.
-            values = self.measure(torch.cat(self.seen).cpu().double())
+            values = self.measure(Pairs.of(*torch.cat(self.seen, dim=1).cpu().double()))
             sums = torch.cat((values.sum(dim=0), torch.tensor([float(len(values))])))
         self.seen.clear()
         *totals, count = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()
@@ -52,11 +54,11 @@ class PairMetrics:
         """Over all pairs that means were ever taken of; 0 of none."""
         return self.loss_sum / self.num_pairs if self.num_pairs else 0.0
 
-    def measure(self, logps: torch.Tensor) -> torch.Tensor:
-        """The measures of each pair, (pairs, measures), from (pairs, 4): chosen, rejected, and the reference's."""
-        chosen, rejected, ref_chosen, ref_rejected = logps.unbind(dim=1)
-        chosen_rewards, rejected_rewards = self.beta * (chosen - ref_chosen), self.beta * (rejected - ref_rejected)
-        loss = sigmoid_loss(chosen, rejected, ref_chosen, ref_rejected, beta=self.beta)
-        right = (chosen_rewards > rejected_rewards).double()
-        margins = chosen_rewards - rejected_rewards
-        return torch.stack((loss, chosen_rewards, rejected_rewards, right, margins, chosen, rejected), dim=1)
+    def measure(self, pairs: Pairs) -> torch.Tensor:
+        """The measures of each pair, (pairs, measures)."""
+        chosen, rejected = self.objective.rewards(pairs)
+        measures = (
+            *(self.objective.loss(pairs), chosen, rejected, (chosen > rejected).double(), chosen - rejected),
+            *(pairs.chosen, pairs.rejected),
+        )
+        return torch.stack(measures, dim=1)

@@ -21,8 +21,9 @@ from trl.trainer.utils import use_adapter
 
 from dpo.errors import ConfigError, ModelError
 from dpo.training.config import TrainingConfig
-from dpo.training.losses import sigmoid_loss
+from dpo.training.losses import Pairs
 from dpo.training.metrics import PairMetrics
+from dpo.training.objective import Objective
 from dpo.training.pack_loading import PackedPairs, TrainBatches, count_tokens, pack_loader
 from dpo.training.packed_forward import PackedForward
 from dpo.training.packing import Pack, pack_pairs
@@ -74,16 +75,18 @@ class PackedTrainer(PreferenceTrainer):
         self.train_tokens = count_tokens(train_dataset)
         args.set_accumulation(micro_batches_for(args, train_dataset, self.train_tokens))
         self.policy = PackedForward(base_model(model), backend)
+        self.objective = Objective.of(args)
         self.live_reference = None if ref_model is None else PackedForward(ref_model, backend)
         self.reference = reference
         self.reference_pass: ReferencePass | None = None
         self.reference_logps: dict[str, torch.Tensor] = {}
         self.is_checked = False
         self.seen = {"pairs": 0, "tokens": 0, "tokens_unshared": 0}
-        args.precompute_ref_log_probs = reference is not None  # or TRL loads a second model
+        # Or TRL loads a second model.
+        args.precompute_ref_log_probs = reference is not None or not self.objective.needs_reference
         super().__init__(model=model, ref_model=ref_model, args=args, train_dataset=train_dataset, **options)
         args.precompute_ref_log_probs = False
-        self.pair_metrics = PairMetrics(self.beta)
+        self.pair_metrics = PairMetrics(self.objective)
         self.reference_runtime_s = 0.0 if self.reference_pass is None else self.reference_pass.runtime_s
         # Let the reference go.
         self.reference = self.reference_pass = None
@@ -91,6 +94,9 @@ class PackedTrainer(PreferenceTrainer):
         gc.collect()
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        if not self.objective.needs_reference:
+            self.reference_logps[name] = torch.zeros(len(dataset), 2)
+            return dataset
         assert self.reference is not None
         if self.reference_pass is None:
             model = self.reference.load()
@@ -166,13 +172,13 @@ class PackedTrainer(PreferenceTrainer):
         weight = 0 if pack.is_filler else self.args.world_size / self.args.global_batch_size
 
         def pair_loss(logps: torch.Tensor, pairs: slice) -> torch.Tensor:
-            chosen, rejected = logps.view(-1, 2).unbind(dim=1)
-            ref_chosen, ref_rejected = ref_logps.view(-1, 2)[pairs].unbind(dim=1)
-            return weight * sigmoid_loss(chosen, rejected, ref_chosen, ref_rejected, beta=self.beta).sum()
+            of_pairs = slice(2 * pairs.start, 2 * pairs.stop)
+            seen = Pairs.of(logps, ref_logps[of_pairs], pack.num_completion_tokens[of_pairs])
+            return weight * self.objective.loss(seen).sum()
 
         loss, logps = self.policy.loss(model, pack, pair_loss)
         if not pack.is_filler:
-            self.pair_metrics.add(logps, ref_logps)
+            self.pair_metrics.add(pack, logps, ref_logps)
             self.seen["pairs"] += len(pack.rows)
             self.seen["tokens"] += pack.num_tokens
             self.seen["tokens_unshared"] += pack.num_tokens_unshared
@@ -223,13 +229,13 @@ class PackedTrainer(PreferenceTrainer):
         model = self.model_wrapped
         model.eval()
         self.callback_handler.eval_dataloader = dataloader
-        metrics = PairMetrics(self.beta)
+        metrics = PairMetrics(self.objective)
         for inputs in dataloader:
             pack = inputs["pack"].to(self.args.device)
             with torch.no_grad(), self.compute_loss_context_manager():
                 logps, ref_logps = self.policy.logps(model, pack), self.reference_logps_of(model, pack)
             if not pack.is_filler:
-                metrics.add(logps, ref_logps)
+                metrics.add(pack, logps, ref_logps)
             self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         means = {f"{metric_key_prefix}_{name}": value for name, value in metrics.means(self.accelerator).items()}
         return EvalLoopOutput(

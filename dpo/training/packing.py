@@ -115,6 +115,11 @@ class Pack:
         """Tokens of chosen and rejected, pair after pair."""
         return [length for pair in self.layout.lengths for length in (pair.chosen, pair.rejected)]
 
+    @cached_property
+    def num_completion_tokens(self) -> torch.Tensor:
+        """The same as a tensor to compute with, float32 (2 x pairs,), on the pack's device."""
+        return torch.tensor(self.completion_lengths, dtype=torch.float32, device=self.input_ids.device)
+
     @property
     def num_tokens(self) -> int:
         return self.input_ids.shape[1]

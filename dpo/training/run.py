@@ -17,13 +17,14 @@ from dpo.data.pipeline import MADE_BY_PREPARE, PreparedData, open_prepared, prep
 from dpo.data.tokenization import load_tokenizer
 from dpo.embedded import find_model
 from dpo.errors import ConfigError, ModelError
-from dpo.training.checks import RESULTS, WEIGHTS
+from dpo.training.checks import RESULTS, WEIGHTS, check_padded_loss
 from dpo.training.config import TrainingConfig
 from dpo.training.distributed import finish, is_main_process, local_main_first, set_up
 from dpo.training.engine import why_padded
 from dpo.training.flags import parse_flags, resolved_flags
 from dpo.training.model import load_model, load_tokenizer_for, stop_at
 from dpo.training.model_card import model_card
+from dpo.training.objective import Objective
 from dpo.training.packed_attention import choose_backend
 from dpo.training.packed_trainer import PackedTrainer, Reference
 from dpo.training.reference import ReferenceCache, weights_fingerprint
@@ -109,11 +110,15 @@ def build_trainer(
     }
     reason = why_padded(config, policy) if config.engine == "packed" else None
     if reason is not None or config.engine == "padded":
+        check_padded_loss(config, reason or "")
         say(f"engine: padded, since {reason}" if reason else "engine: padded")
         return PreferenceTrainer(ref_model=load_reference(), **options)
+    backend = choose_backend(policy.config._attn_implementation)
+    if not Objective.of(config).needs_reference:
+        say("engine: packed, no reference")
+        return PackedTrainer(backend=backend, **options)
     folder = config.reference_folder
     say(f"engine: packed, reference {'computed live' if folder is None else f'kept in {folder}'}")
-    backend = choose_backend(policy.config._attn_implementation)
     if folder is None:
         return PackedTrainer(ref_model=load_reference(), backend=backend, **options)
     identity = {

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from dpo.data.config import DataConfig
 from dpo.errors import ConfigError
 from dpo.training.config import TrainingConfig, computes_bf16, derive_batches
 from dpo.training.flags import parse_flags, resolved_flags
@@ -131,7 +132,7 @@ def test_the_launchers_local_rank_is_accepted():
     [
         (["--truncation_mode", "keep_end"], "nothing is truncated"),
         (["--padding_free", "true"], "does nothing"),
-        (["--label_smoothing", "0.1"], "not read by --loss_type sigmoid"),
+        (["--loss", "hinge", "--label_smoothing", "0.1"], "not read by --loss hinge"),
         (["--output_dir", "m"], "would be overwritten"),
         (["--model_name_or_path", ""], "--model_name_or_path is missing"),
         (["--lr_scheduler_type", "nonsense"], "invalid choice"),
@@ -140,6 +141,19 @@ def test_the_launchers_local_rank_is_accepted():
         (["--loss_type", "dpo"], "unknown loss 'dpo'"),
         (["--loss_type", "exo_pair"], "label_smoothing above 0"),
         (["--f_divergence_type", "kl"], "unknown divergence"),
+        (["--loss", "simpo:x"], "weight above 0"),
+        (["--loss", "simpo", "--loss_type", "ipo"], "pass one or the other"),
+        (["--loss_type", "ipo:2", "sft", "--loss_weights", "1", "2"], "has weights already"),
+        (["--loss", "nca_pair", "--f_divergence_type", "forward_kl"], "not read by --loss nca_pair"),
+        (["--loss", "sigmoid", "bco_pair", "--f_divergence_type", "forward_kl"], "not read by --loss bco_pair"),
+        (["--simpo_gamma", "1"], "(?s)not read by --loss sigmoid.*It belongs to: simpo"),
+        (["--logp_reduction", "sum"], "(?s)not read by --loss sigmoid.*It belongs to: ipo"),
+        (["--label_smoothing", "0.5"], "less than 0.5"),
+        (["--loss", "simpo", "--reference_free", "true"], "asks for no reference"),
+        (["--loss", "simpo", "--engine", "padded"], "--loss simpo is computed by --engine packed alone"),
+        (["--label_smoothing", "0.1", "--engine", "padded"], "--label_smoothing with --loss sigmoid is computed by"),
+        (["--loss", "ipo", "--logp_reduction", "sum", "--engine", "padded"], "--logp_reduction sum is computed by"),
+        (["--reference_free", "true", "--engine", "padded"], "--reference_free is computed by"),
         (["--f_alpha_divergence_coef", "0.7"], "alpha_divergence alone"),
         (["--resume_from_checkpoint", "missing"], "no such folder"),
         (["--resume_from_checkpoint", "latest"], "holds no checkpoint"),
@@ -165,6 +179,19 @@ def test_what_would_be_ignored_or_is_wrong_is_refused(flags, message):
 
 def test_a_loss_may_read_its_own_option():
     assert training_config("--loss_type", "robust", "--label_smoothing", "0.1").label_smoothing == 0.1
+
+
+@pytest.mark.parametrize("flag", ["--loss", "--loss_type"])
+def test_losses_are_mixed_with_weights(flag):
+    config = training_config(flag, "sigmoid:1.0", "sft:0.2")
+    assert (config.loss_type, config.loss_weights, config.loss) == (["sigmoid", "sft"], [1.0, 0.2], None)
+    assert training_config(flag, "hinge").loss_weights is None
+
+
+def test_resolved_losses_resolve_to_themselves():
+    config = training_config("--loss", "ipo", "sft:0.2", "--logp_reduction", "sum")
+    resolved = resolved_flags(DataConfig(datasets=("nectar",)), config)
+    assert (resolved["loss_type"], resolved["loss_weights"], resolved["loss"]) == (["ipo", "sft"], [1.0, 0.2], None)
 
 
 def test_a_finished_run_is_not_overwritten_unless_asked(tmp_path):

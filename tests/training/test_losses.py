@@ -1,22 +1,146 @@
-"""Losses against values worked by hand."""
+"""Losses against values worked by hand, and their gradients against finite differences."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
-from dpo.training.losses import sigmoid_loss
+from dpo.errors import ConfigError
+from dpo.training.losses import LOSSES, LossOptions, Pairs
+from dpo.training.objective import Objective, parse_losses
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def pair(chosen: float, rejected: float, ref_chosen: float, ref_rejected: float, tokens: tuple[int, int]) -> Pairs:
+    values = ([chosen, rejected], [ref_chosen, ref_rejected], list(tokens))
+    return Pairs.of(*(torch.tensor(value, dtype=torch.float64) for value in values))
+
+
+def s(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+# r_w = 2, r_l = -1, so that h = 3; beta 0.5, so that b h = 1.5, b r_w = 1 and b r_l = -0.5; 4 and 5 tokens.
+PAIR = pair(-8.0, -15.0, -10.0, -14.0, (4, 5))
+OPTIONS = {"beta": 0.5}
+OF_SMOOTHING = {"label_smoothing": 0.1}
+E = 0.1
 
 
 @pytest.mark.parametrize(
-    ("logps", "expected"),
+    ("name", "options", "expected"),
     [
-        ((-10.0, -20.0, -10.0, -20.0), math.log(2)),
-        # logratio 12 against 10: -log sigmoid(0.1 x 2) = log(1 + e^-0.2)
-        ((-9.0, -21.0, -10.0, -20.0), 0.598139),
-        ((-11.0, -19.0, -10.0, -20.0), 0.798139),
+        ("sigmoid", {}, -math.log(s(1.5))),
+        ("sigmoid", OF_SMOOTHING, -0.9 * math.log(s(1.5)) - 0.1 * math.log(s(-1.5))),
+        ("robust", OF_SMOOTHING, (-0.9 * math.log(s(1.5)) + 0.1 * math.log(s(-1.5))) / 0.8),
+        ("hinge", {}, 0.0),
+        ("hinge", {"beta": 0.1}, 0.7),
+        ("ipo", {}, (2 / 4 + 1 / 5 - 1) ** 2),
+        ("ipo", {"logp_reduction": "sum"}, (3 - 1) ** 2),
+        ("sigmoid_norm", {}, -math.log(s(0.5 * (2 / 4 + 1 / 5)))),
+        (
+            "exo_pair",
+            OF_SMOOTHING,
+            s(1.5) * math.log(s(1.5) / 0.9) + s(-1.5) * math.log(s(-1.5) / 0.1),
+        ),
+        ("nca_pair", {}, -math.log(s(1)) - 0.5 * math.log(s(-1)) - 0.5 * math.log(s(0.5))),
+        ("bco_pair", {}, -math.log(s(1)) - math.log(s(0.5))),
+        ("sppo_hard", {}, (2 - 1) ** 2 + (-1 + 1) ** 2),
+        ("apo_zero", {}, 1 - s(1) + s(-0.5)),
+        ("apo_down", {}, s(1) + 1 - s(1.5)),
+        ("discopop", {}, -(1 - s(30)) * math.log(s(1.5)) + s(30) * math.exp(-1.5)),
+        ("discopop", {"discopop_tau": 2.0}, -(1 - s(0.75)) * math.log(s(1.5)) + s(0.75) * math.exp(-1.5)),
+        ("sft", {}, 2.0),
+        ("simpo", {"simpo_gamma": 0.2}, -math.log(s(0.5 * (-2 + 3) - 0.2))),
+        (
+            "orpo",
+            {},
+            2 - 0.5 * math.log(s(math.log(math.exp(-2) / (1 - math.exp(-2)) / (math.exp(-3) / (1 - math.exp(-3)))))),
+        ),
+        ("cpo", {}, -math.log(s(0.5 * 7)) + 2),
+        ("sigmoid", {"f_divergence_type": "forward_kl"}, -math.log(s(0.5 * (math.exp(1) - math.exp(-2))))),
+        (
+            "sigmoid",
+            {"f_divergence_type": "js_divergence"},
+            -math.log(s(0.5 * (math.log(s(2)) - math.log(s(-1))))),
+        ),
+        (
+            "sigmoid",
+            {"f_divergence_type": "alpha_divergence"},
+            -math.log(s(0.5 * ((math.exp(-1) - 1) / -0.5 - (math.exp(0.5) - 1) / -0.5))),
+        ),
     ],
 )
-def test_the_dpo_loss_is_that_of_its_equation(logps, expected):
-    loss = sigmoid_loss(*(torch.tensor([value]) for value in logps), beta=0.1)
-    assert loss.item() == pytest.approx(expected, abs=1e-6)
+def test_a_loss_is_that_of_its_equation(name: str, options: dict[str, object], expected: float) -> None:
+    loss = LOSSES[name].function(PAIR, LossOptions(**OPTIONS | options))
+    assert loss.tolist() == pytest.approx([expected], rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_its_gradient_is_its_slope(name: str) -> None:
+    def loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+        pairs = Pairs(
+            chosen=chosen,
+            rejected=rejected,
+            ref_chosen=torch.tensor([-10.0, -30.0]).double(),
+            ref_rejected=torch.tensor([-14.0, -20.0]).double(),
+            chosen_tokens=torch.tensor([4.0, 9.0]).double(),
+            rejected_tokens=torch.tensor([5.0, 3.0]).double(),
+        )
+        return LOSSES[name].function(pairs, LossOptions(beta=0.3, label_smoothing=0.1))
+
+    chosen, rejected = torch.tensor([-8.0, -31.0]).double(), torch.tensor([-15.0, -18.0]).double()
+    assert torch.autograd.gradcheck(loss, (chosen.requires_grad_(), rejected.requires_grad_()))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_far_log_ratios_overflow_nothing_that_an_equation_leaves_finite(name: str) -> None:
+    far = pair(-900.0, -100.0, -100.0, -900.0, (50, 60))
+    loss = LOSSES[name].function(far, LossOptions(beta=0.1, label_smoothing=0.1))
+    assert loss.isfinite().all()
+
+
+def test_an_unknown_reference_counts_as_0() -> None:
+    config = type("Config", (), {"loss_type": ["sigmoid"], "loss_weights": None, "beta": 0.1, "reference_free": True})
+    assert not Objective.of(config).needs_reference  # type: ignore[arg-type]
+
+
+def test_an_objective_adds_its_terms_with_their_weights() -> None:
+    objective = Objective(terms=((LOSSES["sigmoid"], 2.0), (LOSSES["sft"], 0.5)), options=LossOptions(beta=0.5))
+    assert objective.loss(PAIR).item() == pytest.approx(-2 * math.log(s(1.5)) + 0.5 * 2)
+    assert [reward.item() for reward in objective.rewards(PAIR)] == [1.0, -0.5]
+
+
+def test_rewards_are_a_token_where_the_loss_compares_means() -> None:
+    objective = Objective(terms=((LOSSES["simpo"], 1.0),), options=LossOptions(beta=2.0))
+    assert not objective.needs_reference
+    without = pair(-8.0, -15.0, 0.0, 0.0, (4, 5))
+    assert [reward.item() for reward in objective.rewards(without)] == [-4.0, -6.0]
+
+
+def test_terms_are_names_with_or_without_a_weight() -> None:
+    assert parse_losses(["sigmoid", "sft:0.2"]) == (["sigmoid", "sft"], [1.0, 0.2])
+
+
+@pytest.mark.parametrize("term", ["sft:", "sft:x", "sft:-1", "sft:0", "sft:nan", "sft:inf"])
+def test_a_weight_that_is_no_number_above_0_is_refused(term: str) -> None:
+    with pytest.raises(ConfigError, match="weight above 0"):
+        parse_losses(["sigmoid", term])
+
+
+def test_a_loss_named_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'sft' stands there twice"):
+        parse_losses(["sft", "sigmoid", "sft:2"])
+
+
+def test_the_table_in_the_docs_says_what_the_code_reads() -> None:
+    table = {}
+    for line in (ROOT / "docs" / "losses.md").read_text(encoding="utf-8").splitlines():
+        name, *_, reads, reference = re.split(r"(?<!\\)\|", line.strip("|")) if line.startswith("| `") else [""] * 3
+        options = {"f_divergence_type", "f_alpha_divergence_coef"} if re.search(r"\bf\b", reads) else set()
+        table[name.strip(" `")] = (options | set(re.findall(r"`(\w+)`", reads)), reference.strip() == "yes")
+    for name, loss in LOSSES.items():
+        assert table[name] == (loss.reads, loss.needs_reference), name

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from trl import DPOConfig, DPOTrainer
 
 from dpo.embedded import embedded_model
 from dpo.training.config import TrainingConfig
+from dpo.training.losses import LOSSES, Pairs
 from dpo.training.packed_trainer import PackedTrainer
 from dpo.training.trainer import PreferenceTrainer
 
@@ -83,14 +85,14 @@ def trainers(tiny_model: Path, tmp_path: Path):
     """Builds one trainer of each kind on the same weights: packed, padded, and TRL's own."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
 
-    def make(load: Callable[[int], PreTrainedModel], pairs: Dataset, noise: float):
+    def make(load: Callable[[int], PreTrainedModel], pairs: Dataset, noise: float, **flags: Any):
         config = {
             "model_name_or_path": str(tiny_model),
             "output_dir": str(tmp_path / "out"),
             "per_device_train_batch_size": len(pairs),
             "global_batch_size": len(pairs),
             "gradient_checkpointing": False,
-        }
+        } | flags
 
         def models() -> dict[str, PreTrainedModel]:
             policy, reference = load(0), load(0)
@@ -113,6 +115,7 @@ def trainers(tiny_model: Path, tmp_path: Path):
             bf16=False,
             use_cpu=True,
             report_to="none",
+            **flags,
         )
 
         class Plain(DPOTrainer):
@@ -138,6 +141,45 @@ def test_loss_logps_and_gradients_are_those_of_the_padded_engine_and_of_trl(arch
     assert_equal(*trainers(lambda seed: build(architecture, seed), pairs, noise=0.02), pairs)
 
 
+OF_TRL = {
+    "sigmoid": {},
+    "hinge": {},
+    "ipo": {},
+    "exo_pair": {"label_smoothing": 1e-3},
+    "nca_pair": {},
+    "robust": {"label_smoothing": 0.1},
+    "bco_pair": {},
+    "sppo_hard": {},
+    "apo_zero": {},
+    "apo_down": {},
+    "discopop": {"discopop_tau": 0.2},
+    "sigmoid_norm": {},
+}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *({"loss_type": [name]} | options for name, options in OF_TRL.items()),
+        {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1.0]},
+        {"f_divergence_type": "forward_kl"},
+        {"f_divergence_type": "js_divergence", "loss_type": ["ipo"]},
+        {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.3},
+        {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 1.0},
+    ],
+    ids=str,
+)
+def test_so_they_are_with_every_loss_that_trl_has(flags: dict[str, Any], trainers) -> None:
+    # Chosen answers of one length, since TRL's sft is a mean over tokens, and ours one over pairs.
+    pairs = random_pairs().map(lambda pair: {"chosen_ids": (pair["chosen_ids"] * 4)[:4]})
+    assert_equal(*trainers(lambda seed: build("llama", seed), pairs, noise=0.02, **flags), pairs)
+
+
+def test_no_loss_of_trls_is_left_out() -> None:
+    # sft is tested beside others: alone it asks for no reference, and TRL's rewards have one.
+    assert set(OF_TRL) == set(LOSSES) - {"simpo", "orpo", "cpo", "sft"}
+
+
 def test_so_they_are_for_the_real_model(trainers, session_cache, monkeypatch):
     monkeypatch.setenv("DPO_CACHE", str(session_cache))
     folder = embedded_model()
@@ -151,13 +193,13 @@ def assert_equal(packed: PackedTrainer, padded: PreferenceTrainer, plain: DPOTra
     rows = list(pack["pack"].rows)
     assert sorted(rows) == list(range(len(pairs)))
     found = packed.compute_loss(packed.model, pack)
-    logps = packed.pair_metrics.seen[-1]
+    seen = Pairs.of(*packed.pair_metrics.seen[-1].double())
     for oracle in (padded, plain):
         batch = oracle.data_collator([pairs[row] for row in rows])
         oracle.model.train()
         loss = oracle.compute_loss(oracle.model, batch)
         assert found.item() == pytest.approx(loss.item(), rel=LOGPS_TOLERANCE)
-        measures = packed.pair_metrics.measure(logps.double()).mean(dim=0).tolist()[1:]
+        measures = packed.pair_metrics.measure(seen).mean(dim=0).tolist()[1:]
         for name, value in zip(oracle_names(), measures, strict=True):
             expected = oracle._metrics["train"][name][-1]
             assert value == pytest.approx(expected, rel=LOGPS_TOLERANCE, abs=1e-5), name

@@ -63,6 +63,7 @@ class Bench:
 
     def trainer(self, pairs: Dataset, *, kind: Any = PackedTrainer, cached: bool = False, **flags: Any) -> Any:
         eval_pairs = flags.pop("eval_dataset", None)
+        without_reference = flags.pop("without_reference", False)
         model = flags.pop("model", None) or self.load()
         options: dict[str, Any] = {
             "model": model,
@@ -75,7 +76,7 @@ class Bench:
             options["backend"] = "pairwise"
         if cached:
             options["reference"] = Reference(load=self.load, cache=ReferenceCache(self.tmp_path / "cache", {}))
-        elif not hasattr(model, "peft_config"):
+        elif not hasattr(model, "peft_config") and not without_reference:
             options["ref_model"] = self.load()
         return kind(**options)
 
@@ -336,6 +337,23 @@ def test_generation_has_the_models_own_attention(bench):
     assert trainer.model.config._attn_implementation == "dpo_packed_pairwise"
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [{"loss": ["simpo"], "beta": 2.0}, {"loss": ["orpo"]}, {"loss": ["cpo"]}, {"reference_free": True}],
+    ids=str,
+)
+def test_a_loss_without_a_reference_trains_without_one(bench, flags):
+    pairs = numbered(12)
+    trainer = bench.trainer(pairs, without_reference=True, eval_dataset=pairs, eval_on_start=True, **flags)
+    assert trainer.ref_model is None
+    trainer.train()
+    losses = logged(trainer, "loss")
+    assert len(losses) == 3
+    assert logged(trainer, "rewards/chosen")[0] < 0, "log-probabilities themselves, below 0"
+    after = trainer.evaluate()
+    assert after["eval_loss"] < logged(trainer, "eval_loss")[0]
+
+
 class TestWhyPadded:
     """When the engine falls back."""
 
@@ -354,8 +372,7 @@ class TestWhyPadded:
     @pytest.mark.parametrize(
         ("flags", "named"),
         [
-            ({"loss_type": ["hinge"]}, "--loss_type hinge"),
-            ({"f_divergence_type": "js_divergence"}, "--f_divergence_type"),
+            ({"loss_type": ["sigmoid", "aot"]}, "--loss aot"),
             ({"ld_alpha": 0.5}, "--ld_alpha"),
             ({"use_weighting": True}, "--use_weighting"),
             ({"train_sampling_strategy": "group_by_length"}, "--train_sampling_strategy"),
