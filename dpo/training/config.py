@@ -54,7 +54,20 @@ class TrainingConfig(DPOConfig):
         default=None,
         metadata={
             "help": "NAME or NAME:WEIGHT of what to minimize, one or several to be added: sigmoid:1 sft:0.2. Default: "
-            "sigmoid, which is DPO. docs/losses.md has them all. --loss_type, TRL's name for it, means the same."
+            "sigmoid, which is DPO. docs/losses.md has them all."
+        },
+    )
+    loss_type: list[str] = field(
+        default_factory=lambda: ["sigmoid"], metadata={"help": "TRL's name for --loss, and means the same."}
+    )
+    loss_weights: list[float] | None = field(
+        default=None, metadata={"help": "TRL's way to weigh several: one number for each --loss_type. Default: 1."}
+    )
+    label_smoothing: float = field(
+        default=0.0,
+        metadata={
+            "help": "Probability that a preference is the wrong way round, below 0.5, for --loss sigmoid (conservative "
+            "DPO), robust and exo_pair."
         },
     )
     logp_reduction: str = field(
@@ -65,7 +78,7 @@ class TrainingConfig(DPOConfig):
         },
     )
     simpo_gamma: float = field(
-        default=0.5, metadata={"help": "Margin that --loss simpo asks for, in units of its reward (with its beta)."}
+        default=0.5, metadata={"help": "Margin between the rewards that --loss simpo asks for."}
     )
     reference_free: bool = field(
         default=False, metadata={"help": "Do without a reference: its log-probabilities count as 0."}

@@ -18,7 +18,7 @@ from dpo.training.config import TrainingConfig
 OWN_FLAGS = [
     *DataConfig.model_fields,
     *(f.name for f in dataclasses.fields(TrainingConfig) if f.init and f.name in TrainingConfig.__annotations__),
-    *("output_dir", "learning_rate", "beta", "loss_type", "save_steps"),
+    *("output_dir", "learning_rate", "beta", "save_steps"),
 ]
 """What an error lists. TRL's and transformers' other flags are known as well, too many to read."""
 
