@@ -77,9 +77,7 @@ class TrainingConfig(DPOConfig):
             "choices": ("mean", "sum"),
         },
     )
-    simpo_gamma: float = field(
-        default=0.5, metadata={"help": "Margin between the rewards that --loss simpo asks for."}
-    )
+    simpo_gamma: float = field(default=0.5, metadata={"help": "Margin between the rewards that --loss simpo asks for."})
     reference_free: bool = field(
         default=False, metadata={"help": "Do without a reference: its log-probabilities count as 0."}
     )
