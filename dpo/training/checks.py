@@ -1,8 +1,9 @@
 """What can be seen to be wrong with a run's flags before any device is touched."""
 
-__all__ = ["REFUSED", "RESULTS", "WEIGHTS", "check_config", "check_padded_loss"]
+__all__ = ["LOSS_OPTIONS", "REFUSED", "RESULTS", "WEIGHTS", "check_config", "check_padded_loss"]
 
 import dataclasses
+import math
 import os
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ from trl import DPOConfig
 
 from dpo.errors import ConfigError, unknown_name
 from dpo.folders import check_folder
+from dpo.training.engine import why_padded_by_flags
 from dpo.training.losses import DIVERGENCES, LOSSES, OF_DIVERGENCE
+from dpo.training.objective import Objective
 
 if TYPE_CHECKING:
     from dpo.training.config import TrainingConfig
@@ -42,12 +45,18 @@ REFUSED_BY_PACKED = {
     "pad_to_multiple_of": "nothing is padded",
 }
 
-LOSSES_OF_PADDED = {"aot": frozenset({"label_smoothing"}), "aot_unpaired": frozenset({"label_smoothing"})}
-"""Losses that compare the pairs of a micro-batch with each other, and the options that they read."""
 LOSS_OPTIONS = ("label_smoothing", "logp_reduction", "discopop_tau", "simpo_gamma", *OF_DIVERGENCE)
 """Options that only some losses read. The others would ignore them without a word."""
 
-ABOVE_ZERO = ("beta", "num_train_epochs", "eval_steps", "logging_steps", "save_steps", "per_device_eval_batch_size")
+ABOVE_ZERO = (
+    "beta",
+    "discopop_tau",
+    "num_train_epochs",
+    "eval_steps",
+    "logging_steps",
+    "save_steps",
+    "per_device_eval_batch_size",
+)
 NOT_BELOW_ZERO = ("learning_rate", "sample_prompts", "warmup_steps", "max_grad_norm", "weight_decay")
 
 
@@ -61,11 +70,10 @@ def check_config(config: "TrainingConfig") -> None:
         if not getattr(config, name):
             raise ConfigError(f"--{name} is missing")
     check_output_dir(config)
-    if config.engine == "packed" and config.reference_folder is not None:
-        check_folder("reference_cache", config.reference_folder)
     check_resuming(config)
     check_ranges(config)
     check_loss(config)
+    check_reference_cache(config)
     defaults = {f.name: f.default for f in dataclasses.fields(DPOConfig)}
     refused = REFUSED if config.engine == "padded" else REFUSED | REFUSED_BY_PACKED
     for name, reason in refused.items():
@@ -79,6 +87,16 @@ def check_config(config: "TrainingConfig") -> None:
             raise ConfigError(unknown_name("value of --report_to", name, INTEGRATION_TO_CALLBACK))
         if name == "wandb":
             check_login()
+
+
+def check_reference_cache(config: "TrainingConfig") -> None:
+    if config.engine == "padded":
+        return
+    if Objective.of(config).needs_reference:
+        if config.reference_folder is not None:
+            check_folder("reference_cache", config.reference_folder)
+    elif config.reference_cache not in ("auto", "none", "false"):
+        raise ConfigError(f"--reference_cache {config.reference_cache}: this run's losses have no reference to keep.")
 
 
 def check_login() -> None:
@@ -141,10 +159,10 @@ def check_resuming(config: "TrainingConfig") -> None:
 def check_ranges(config: "TrainingConfig") -> None:
     for name in ABOVE_ZERO:
         value = getattr(config, name)
-        if value is not None and value <= 0:
+        if value is not None and not value > 0:
             raise ConfigError(f"--{name} {value}: expected a number above 0")
     for name in NOT_BELOW_ZERO:
-        if getattr(config, name) < 0:
+        if not getattr(config, name) >= 0:
             raise ConfigError(f"--{name} {getattr(config, name)}: expected 0 or more")
     if config.max_steps == 0 or config.max_steps < -1:
         raise ConfigError(f"--max_steps {config.max_steps}: expected 1 or more; leave it out to count epochs")
@@ -152,7 +170,7 @@ def check_ranges(config: "TrainingConfig") -> None:
 
 def check_loss(config: "TrainingConfig") -> None:
     """Refuse losses that are not there, options that the chosen ones do not read, and values out of range."""
-    reads = {name: loss.reads for name, loss in LOSSES.items()} | LOSSES_OF_PADDED
+    reads = {name: loss.reads for name, loss in LOSSES.items()}
     for kind, given, known in (
         ("loss", config.loss_type, reads),
         ("divergence", [config.f_divergence_type], DIVERGENCES),
@@ -180,13 +198,29 @@ def check_loss(config: "TrainingConfig") -> None:
         config.f_divergence_type != "alpha_divergence"
     ):
         raise ConfigError("--f_alpha_divergence_coef is read by --f_divergence_type alpha_divergence alone")
-    if config.reference_free and not any(LOSSES[name].needs_reference for name in config.loss_type if name in LOSSES):
-        raise ConfigError(f"--reference_free: --loss {' '.join(config.loss_type)} asks for no reference by itself.")
-    if config.engine == "padded":
-        check_padded_loss(config, "")
+    for option in ("simpo_gamma", "f_alpha_divergence_coef"):
+        if not math.isfinite(getattr(config, option)):
+            raise ConfigError(f"--{option} {getattr(config, option)}: expected a number")
+    losses = {name: LOSSES[name] for name in config.loss_type}
+    if config.reference_free and not any(loss.needs_reference for loss in losses.values()):
+        raise ConfigError(f"--reference_free: --loss {' '.join(losses)} asks for no reference by itself.")
+    if config.reference_free and config.f_divergence_type != "reverse_kl":
+        raise ConfigError(
+            f"--f_divergence_type {config.f_divergence_type} is one from a reference: no --reference_free."
+        )
+    if config.ld_alpha is not None:
+        if not 0 <= config.ld_alpha <= 1:
+            raise ConfigError(f"--ld_alpha {config.ld_alpha}: expected 0 to 1")
+        if other := [name for name, loss in losses.items() if not loss.needs_reference]:
+            raise ConfigError(f"--ld_alpha weighs tokens of log-ratios, which --loss {' '.join(other)} does not read.")
+    if config.use_weighting and (other := [name for name, loss in losses.items() if loss.compares_pairs]):
+        raise ConfigError(f"--use_weighting weighs pairs, which --loss {' '.join(other)} does not keep apart.")
+    reason = why_padded_by_flags(config)
+    if config.engine == "padded" or reason:
+        check_padded_loss(config, reason)
 
 
-def check_padded_loss(config: "TrainingConfig", reason: str) -> None:
+def check_padded_loss(config: "TrainingConfig", reason: str | None) -> None:
     """Refuse what TRL's loss would compute otherwise than asked, or not at all.
 
     Args:
@@ -196,14 +230,13 @@ def check_padded_loss(config: "TrainingConfig", reason: str) -> None:
     Raises:
         ConfigError: naming the flag.
     """
-    asked = [f"--loss {name}" for name in config.loss_type if name in ("simpo", "orpo", "cpo")]
-    asked += (
-        ["--label_smoothing with --loss sigmoid"] if config.label_smoothing and "sigmoid" in config.loss_type else []
-    )
-    asked += ["--logp_reduction sum"] if config.logp_reduction == "sum" else []
-    asked += ["--reference_free"] if config.reference_free else []
+    asked = [f"--loss {name}" for name in config.loss_type if not LOSSES[name].in_trl]
+    if config.label_smoothing and "sigmoid" in config.loss_type:
+        asked.append("--label_smoothing with --loss sigmoid")
+    if config.logp_reduction == "sum":
+        asked.append("--logp_reduction sum")
+    if config.reference_free:
+        asked.append("--reference_free")
     if asked:
-        raise ConfigError(
-            f"{asked[0]} is computed by --engine packed alone"
-            + (f", and this run is padded, since {reason}" * bool(reason))
-        )
+        why = f", and this run is padded, since {reason}" if reason and config.engine == "packed" else ""
+        raise ConfigError(f"{asked[0]} is computed by --engine packed alone{why}.")

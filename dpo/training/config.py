@@ -58,7 +58,8 @@ class TrainingConfig(DPOConfig):
         },
     )
     loss_type: list[str] = field(
-        default_factory=lambda: ["sigmoid"], metadata={"help": "TRL's name for --loss, and means the same."}
+        default=None,  # type: ignore[arg-type]  # until set_losses
+        metadata={"help": "TRL's name for --loss, and means the same."},
     )
     loss_weights: list[float] | None = field(
         default=None, metadata={"help": "TRL's way to weigh several: one number for each --loss_type. Default: 1."}
@@ -67,7 +68,7 @@ class TrainingConfig(DPOConfig):
         default=0.0,
         metadata={
             "help": "Probability that a preference is the wrong way round, below 0.5, for --loss sigmoid (conservative "
-            "DPO), robust and exo_pair."
+            "DPO), robust, exo_pair, aot and aot_unpaired."
         },
     )
     logp_reduction: str = field(
@@ -123,7 +124,7 @@ class TrainingConfig(DPOConfig):
     warmup_steps: float = field(
         default=0.1, metadata={"help": "Steps of linear warm-up; below 1, the share of all steps."}
     )
-    logging_first_step: bool = field(default=True, metadata={"help": "Log the first step, whose loss is log 2."})
+    logging_first_step: bool = field(default=True, metadata={"help": "Log the first step, whose DPO loss is log 2."})
     eval_strategy: str | None = field(
         default=None, metadata={"help": "no, steps or epoch. Default: steps where there are held-out pairs."}
     )
@@ -195,16 +196,22 @@ class TrainingConfig(DPOConfig):
         self.attention = resolve_attention(self.attn_implementation, half_precision=bool(self.bf16 or self.fp16))
 
     def set_losses(self) -> None:
-        """Take what --loss says for --loss_type and --loss_weights."""
-        if self.loss and (self.loss_weights or self.loss_type != ["sigmoid"]):
+        """Take --loss or TRL's two flags, and let both say the same from here on."""
+        if self.loss and (self.loss_type or self.loss_weights):
             raise ConfigError("--loss says what --loss_type and --loss_weights do: pass one or the other")
-        asked = self.loss or ([self.loss_type] if isinstance(self.loss_type, str) else self.loss_type)
-        names, weights = parse_losses(asked)
-        if set(weights) != {1.0}:
-            if self.loss_weights:
-                raise ConfigError(f"--loss_type {' '.join(asked)} has weights already: leave out --loss_weights")
-            self.loss_weights = weights
-        self.loss_type, self.loss = names, None
+        terms = self.loss or self.loss_type or ["sigmoid"]
+        terms = [terms] if isinstance(terms, str) else terms
+        if self.loss_weights:
+            if len(self.loss_weights) != len(terms) or any(":" in term for term in terms):
+                raise ConfigError(
+                    f"--loss_weights {' '.join(map(str, self.loss_weights))}: expected one number for each name of "
+                    f"--loss_type, which stand alone; found {' '.join(terms)}.\n  Or pass --loss sigmoid:1.0 sft:0.2"
+                )
+            terms = [f"{name}:{weight!r}" for name, weight in zip(terms, self.loss_weights, strict=True)]
+        names, weights = parse_losses(terms)
+        weighted = zip(names, weights, strict=True)
+        self.loss = [name if weight == 1 else f"{name}:{weight!r}" for name, weight in weighted]
+        self.loss_type, self.loss_weights = names, None if set(weights) == {1.0} else weights
 
     @property
     def dtype(self) -> torch.dtype:

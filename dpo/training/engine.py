@@ -1,11 +1,9 @@
 """Which engine a run gets: packed, or padded where packed cannot give the same numbers."""
 
-__all__ = ["why_padded"]
+__all__ = ["why_padded", "why_padded_by_flags"]
 
 from transformers import PreTrainedModel
 from trl import DPOConfig
-
-from dpo.training.losses import LOSSES
 
 LAYER_TYPES = {"full_attention", "sliding_attention"}
 """Layers that packed attention computes. Recurrent ones would carry one pair's state into the next."""
@@ -25,24 +23,20 @@ def why_padded(args: DPOConfig, model: PreTrainedModel) -> str | None:
         return f"{type(model).__name__} has layers of {', '.join(other)}"
     if getattr(config, "attention_dropout", 0) or (getattr(config, "attn_pdrop", 0) and not args.disable_dropout):
         return "the model has attention dropout"
-    if other := [name for name in args.loss_type if name not in LOSSES]:
-        return f"--loss {' '.join(other)} is computed there"
-    if args.train_sampling_strategy not in ("random", "sequential"):
-        return f"--train_sampling_strategy {args.train_sampling_strategy} is for padded batches"
+    if reason := why_padded_by_flags(args):
+        return reason
     coefficient = args.router_aux_loss_coef
     if coefficient is None:
         coefficient = getattr(config, "router_aux_loss_coef", 0.0)
     if hasattr(config, "output_router_logits") and coefficient:
         return "the router's auxiliary loss is computed there (--router_aux_loss_coef 0 does without)"
-    for name, off in OPTIONS_OF_PADDED.items():
-        if getattr(args, name) != off:
-            return f"--{name} is computed there"
     return None
 
 
-OPTIONS_OF_PADDED = {
-    "ld_alpha": None,
-    "use_weighting": False,
-    "sync_ref_model": False,
-}
-"""Options of TRL's loss that packed has no counterpart for, and the value at which they do nothing."""
+def why_padded_by_flags(args: DPOConfig) -> str | None:
+    """The reason that flags alone give, whatever the model."""
+    if args.train_sampling_strategy not in ("random", "sequential"):
+        return f"--train_sampling_strategy {args.train_sampling_strategy} is for padded batches"
+    if args.sync_ref_model:
+        return "--sync_ref_model is computed there"
+    return None

@@ -80,12 +80,18 @@ def parse_flags(argv: list[str]) -> tuple[DataConfig, dict[str, Any]]:
     parser = make_parser()
     config_only = FlagParser(prog="main.py", add_help=False, allow_abbrev=False)
     config_only.add_argument("--config", type=Path)
-    file = config_only.parse_known_args(argv)[0].config
+    config_only.add_argument("--loss", nargs="+")
+    config_only.add_argument("--loss_type", "--loss-type", nargs="+")
+    config_only.add_argument("--loss_weights", "--loss-weights", nargs="+", type=float)
+    by_hand = vars(config_only.parse_known_args(argv)[0])
+    file = by_hand.pop("config")
     positive = [name for name in flag_names(parser) if not name.startswith("no_")]
     written = yaml_to_argv(file, positive, shown=OWN_FLAGS) if file else []
     namespace, unknown = parser.parse_known_args([*written, *argv])
     check_flags(parser, unknown, shown=OWN_FLAGS)
     values = vars(namespace)
+    if any(by_hand.values()):  # what the file says by another name of the same must not stand beside it
+        values |= by_hand
     data = DataConfig.from_flags({name: values[name] for name in DataConfig.model_fields})
     training = {f.name: values[f.name] for f in dataclasses.fields(TrainingConfig) if f.init}
     return data, training | evaluation_flags(training, holds_out=data.holds_out)
@@ -117,6 +123,7 @@ def resolved_flags(data: DataConfig, training: TrainingConfig) -> dict[str, Any]
     flags = json.loads(training.to_json_string())
     flags |= {"deepspeed": training.deepspeed_file, "local_rank": None, "hub_token": None}
     flags["gradient_accumulation_steps"] = training.accumulation_asked
+    flags |= {"loss_type": None, "loss_weights": None}  # loss says it
     flags["report_to"] = flags["report_to"] or "none"
     known = {f.name for f in dataclasses.fields(TrainingConfig) if f.init} - REFUSED.keys()
     # What a preparation has decided stands in its manifest.

@@ -5,11 +5,11 @@ it runs on completion tokens alone, a few pairs at a time. A pair's loss depends
 its gradient is worked out while its logits are still there, and no logit is computed twice.
 """
 
-__all__ = ["LogitTransform", "PairLoss", "completion_logps", "completion_loss"]
+__all__ = ["Completions", "LogitTransform", "PairLoss", "Scored", "completion_loss", "score_completions"]
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -18,10 +18,44 @@ from transformers import PreTrainedConfig
 CHUNK_LOGITS = 2**26
 """Logits held at once, 256 MiB in float32: 1,365 completion tokens of SmolLM2, 523 of Llama 3."""
 
-PairLoss = Callable[[torch.Tensor, slice], torch.Tensor]
-"""Log-probabilities of some pairs' completions, summed, float32 (2 x pairs,), chosen before rejected; and which of the
-pack's pairs they are. Gives the sum of their losses. Called for a few pairs at a time, so one pair's loss must not
-depend on another."""
+
+class Scored(NamedTuple):
+    """What a model makes of completions, chosen before rejected, pair after pair."""
+
+    logps: torch.Tensor
+    """Log-probabilities, summed over each completion's tokens, nats, float32 (2 x pairs,)."""
+    confidences: torch.Tensor | None = None
+    """exp of the mean over each completion's tokens of log p - log(sum over the vocabulary of p^2), (2 x pairs,)."""
+
+
+PairLoss = Callable[[Scored, slice], torch.Tensor]
+"""Some of the pack's pairs, and which they are. Gives the sum of their losses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completions:
+    """What the head is asked for, chosen before rejected, pair after pair."""
+
+    targets: torch.Tensor
+    """The completion tokens, int64 (completion tokens,)."""
+    lengths: Sequence[int]
+    """Tokens of each completion."""
+    token_weights: torch.Tensor | None = None
+    """What each token's log-probability counts in its completion's sum, (completion tokens,). None: 1."""
+    wants_confidences: bool = False
+
+    def scored(self, values: Sequence[torch.Tensor], pairs: slice, tokens: slice) -> Scored:
+        """Chunks of Scores.values, which are those of some pairs' tokens, as one value a completion."""
+        logps, *log_confidences = torch.cat(list(values), dim=1)
+        lengths = self.lengths[2 * pairs.start : 2 * pairs.stop]
+        sums = sum_by_length(self.weighted(logps, tokens), lengths)
+        if not log_confidences:
+            return Scored(sums)
+        means = sum_by_length(log_confidences[0], lengths) / torch.tensor(lengths, device=logps.device)
+        return Scored(sums, means.exp())
+
+    def weighted(self, values: torch.Tensor, tokens: slice) -> torch.Tensor:
+        return values if self.token_weights is None else values * self.token_weights[tokens]
 
 
 @dataclass(frozen=True)
@@ -60,13 +94,21 @@ class Head:
     weight: torch.Tensor
     bias: torch.Tensor | None
     transform: LogitTransform
+    wants_confidences: bool
 
     @classmethod
-    def for_computing(cls, weight: torch.Tensor, bias: torch.Tensor | None, transform: LogitTransform) -> "Head":
+    def for_computing(
+        cls, weight: torch.Tensor, bias: torch.Tensor | None, transform: LogitTransform, completions: Completions
+    ) -> "Head":
         """Cast once for all chunks, as autocast would for each."""
         device = weight.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-        return cls(weight=weight.to(dtype), bias=None if bias is None else bias.to(dtype), transform=transform)
+        return cls(
+            weight=weight.to(dtype),
+            bias=None if bias is None else bias.to(dtype),
+            transform=transform,
+            wants_confidences=completions.wants_confidences,
+        )
 
     @property
     def chunk_tokens(self) -> int:
@@ -81,7 +123,10 @@ class Head:
         of_targets = logits.gather(1, targets[:, None]) - largest
         exps = logits.sub_(largest).exp_()
         sums = exps.sum(dim=1, keepdim=True)
-        return Scores(logps=(of_targets - sums.log())[:, 0], exps=exps, sums=sums, softcap_slope=slope)
+        values = [(of_targets - sums.log())[:, 0]]
+        if self.wants_confidences:  # of p = exps / sums, whose sum of squares is a norm's square
+            values.append(values[0] - 2 * (torch.linalg.vector_norm(exps, dim=1).log() - sums[:, 0].log()))
+        return Scores(values=torch.stack(values), exps=exps, sums=sums, softcap_slope=slope)
 
     def gradient(self, scores: "Scores", targets: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
         """Gradient by the head's output, (tokens, vocabulary), in the place of the scores.
@@ -104,8 +149,8 @@ class Head:
 class Scores:
     """A chunk of logits as its softmax."""
 
-    logps: torch.Tensor
-    """Of the targets, in nats, float32 (tokens,)."""
+    values: torch.Tensor
+    """Of the targets: log-probabilities and, where wanted, log-confidences, nats, float32 (1 or 2, tokens)."""
     exps: torch.Tensor
     """exp(logit - the row's largest), float32 (tokens, vocabulary)."""
     sums: torch.Tensor
@@ -113,55 +158,53 @@ class Scores:
     softcap_slope: torch.Tensor | None
 
 
-def completion_logps(
+def score_completions(
     hidden: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
-    targets: torch.Tensor,
-    lengths: Sequence[int],
+    completions: Completions,
     transform: LogitTransform,
-) -> torch.Tensor:
-    """Log-probabilities of completions, summed over their tokens, without a gradient.
+) -> Scored:
+    """Log-probabilities of completions, without a gradient.
 
     Args:
         hidden: What predicts each completion token, (completion tokens, width).
         weight: The head's, (vocabulary, width).
         bias: The head's, (vocabulary,), or None.
-        targets: The completion tokens, int64 (completion tokens,).
-        lengths: Tokens of each completion.
+        completions: What is asked for.
         transform: What follows the head.
-
-    Returns:
-        In nats, float32 (completions,).
     """
-    head = Head.for_computing(weight, bias, transform)
+    head = Head.for_computing(weight, bias, transform, completions)
     with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
-        chunks = zip(torch.split(hidden, head.chunk_tokens), torch.split(targets, head.chunk_tokens), strict=True)
-        per_token = torch.cat([head.score(*chunk).logps for chunk in chunks])
-    return sum_by_length(per_token, lengths)
+        chunks = zip(*(torch.split(t, head.chunk_tokens) for t in (hidden, completions.targets)), strict=True)
+        values = [head.score(*chunk).values for chunk in chunks]
+        return completions.scored(values, slice(0, len(completions.lengths) // 2), slice(0, len(hidden)))
 
 
 def completion_loss(
     hidden: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
-    targets: torch.Tensor,
-    lengths: Sequence[int],
+    completions: Completions,
     transform: LogitTransform,
     pair_loss: PairLoss,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The sum of the pairs' losses, differentiable by hidden, weight and bias, and the log-probabilities.
+    *,
+    compares_pairs: bool = False,
+) -> tuple[torch.Tensor, Scored]:
+    """The sum of the pairs' losses, differentiable by hidden, weight and bias, and what it was worked out from.
 
-    Args are those of completion_logps, with chosen before rejected, pair after pair, and
-        pair_loss: From log-probabilities to a sum of losses.
+    Args are those of score_completions and
+        pair_loss: From some pairs to the sum of their losses.
+        compares_pairs: Whether it must be given all pairs at once, for which logits that fill more than one chunk are
+            computed twice. Else it is called for a few pairs at a time.
 
     Returns:
-        Loss, a float32 scalar, and the log-probabilities, float32 (2 x pairs,), detached.
+        Loss, a float32 scalar, and the pairs' scores, detached.
     """
-    loss, logps = _CompletionLoss.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, targets, lengths, transform, pair_loss
+    loss, *scored = _CompletionLoss.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, bias, completions, transform, pair_loss, compares_pairs
     )
-    return loss, logps
+    return loss, Scored(*scored)
 
 
 class _CompletionLoss(torch.autograd.Function):
@@ -173,37 +216,42 @@ class _CompletionLoss(torch.autograd.Function):
         hidden: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        targets: torch.Tensor,
-        lengths: Sequence[int],
+        completions: Completions,
         transform: LogitTransform,
         pair_loss: PairLoss,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        compares_pairs: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
-        head = Head.for_computing(weight, bias, transform)
+        head = Head.for_computing(weight, bias, transform, completions)
         gradients = Gradients(hidden, weight if needs_weight else None, bias if needs_bias else None)
-        losses, logps = [], []
+        lengths, targets = completions.lengths, completions.targets
+        losses, scored = [], []
         with torch.autocast(weight.device.type, enabled=False):
-            for pairs, tokens in groups_of_pairs(lengths, head.chunk_tokens):
+            for pairs, tokens in groups_of_pairs(lengths, len(hidden) if compares_pairs else head.chunk_tokens):
                 chunks = chunks_of(tokens, head.chunk_tokens)
                 kept = [head.score(hidden[chunks[0]], targets[chunks[0]])]
-                # A pair too long for one chunk is the one case whose logits are computed twice.
-                per_token = [kept[0].logps, *(head.score(hidden[chunk], targets[chunk]).logps for chunk in chunks[1:])]
-                completions = lengths[2 * pairs.start : 2 * pairs.stop]
-                logps.append(sum_by_length(torch.cat(per_token), completions))
-                loss, slopes = value_and_slopes(pair_loss, logps[-1], pairs)
+                # A group too long for one chunk is the one case whose logits are computed twice.
+                values = [kept[0].values, *(head.score(hidden[chunk], targets[chunk]).values for chunk in chunks[1:])]
+                scored.append(completions.scored(values, pairs, tokens))
+                loss, slopes = value_and_slopes(pair_loss, scored[-1], pairs)
                 losses.append(loss)
-                slopes = slopes.repeat_interleave(torch.tensor(completions, device=slopes.device))
+                repeats = torch.tensor(lengths[2 * pairs.start : 2 * pairs.stop], device=slopes.device)
+                slopes = completions.weighted(slopes.repeat_interleave(repeats), tokens)
                 for chunk, chunk_slopes in zip(chunks, torch.split(slopes, head.chunk_tokens), strict=True):
                     scores = kept.pop() if kept else head.score(hidden[chunk], targets[chunk])
                     gradients.add(head, hidden, chunk, head.gradient(scores, targets[chunk], chunk_slopes))
                     del scores
         ctx.gradients = gradients
-        all_logps = torch.cat(logps)
-        ctx.mark_non_differentiable(all_logps)
-        return torch.stack(losses).sum(), all_logps
+        logps = torch.cat([each.logps for each in scored])
+        ctx.mark_non_differentiable(logps)
+        if not completions.wants_confidences:
+            return torch.stack(losses).sum(), logps, None
+        confidences = torch.cat([each.confidences for each in scored if each.confidences is not None])
+        ctx.mark_non_differentiable(logps, confidences)
+        return torch.stack(losses).sum(), logps, confidences
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad_loss: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gradients = ctx.gradients
         ctx.gradients = None
         return (*gradients.times(grad_loss), None, None, None, None)
@@ -244,11 +292,11 @@ class Gradients:
         ]
 
 
-def value_and_slopes(pair_loss: PairLoss, logps: torch.Tensor, pairs: slice) -> tuple[torch.Tensor, torch.Tensor]:
+def value_and_slopes(pair_loss: PairLoss, scored: Scored, pairs: slice) -> tuple[torch.Tensor, torch.Tensor]:
     """A loss, and its gradient by each log-probability."""
     with torch.enable_grad():
-        leaf = logps.detach().requires_grad_()
-        loss = pair_loss(leaf, pairs)
+        leaf = scored.logps.detach().requires_grad_()
+        loss = pair_loss(scored._replace(logps=leaf), pairs)
         (slopes,) = torch.autograd.grad(loss, leaf)
     return loss.detach(), slopes
 

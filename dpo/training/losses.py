@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import logsigmoid
 
-MAX_EXPONENT = 80.0
-"""exp(80) is 5.5e34, near the largest float32."""
+MAX_EXPONENT = 40.0
+"""exp(40) is 2.4e17, whose square is a float32 still."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +33,22 @@ class Pairs:
     chosen_tokens: torch.Tensor
     """Tokens of each answer, its end token among them."""
     rejected_tokens: torch.Tensor
+    weights: torch.Tensor | None = None
+    """What each pair counts. None: 1."""
 
     @classmethod
-    def of(cls, logps: torch.Tensor, ref_logps: torch.Tensor, tokens: torch.Tensor) -> "Pairs":
-        """From values of completions, chosen before rejected, pair after pair, (2 x N,) each."""
+    def of(
+        cls,
+        logps: torch.Tensor,
+        ref_logps: torch.Tensor,
+        tokens: torch.Tensor,
+        confidences: torch.Tensor | None = None,
+    ) -> "Pairs":
+        """From values of completions, chosen before rejected, pair after pair, (2 x N,) each.
+
+        With confidences, those of logps.Scored, pairs weigh as in WPO: the product of their two answers' (Zhou et al.
+        2024, arXiv:2406.11827, Eq. 2).
+        """
         chosen, rejected = logps.view(-1, 2).unbind(dim=1)
         ref_chosen, ref_rejected = ref_logps.view(-1, 2).unbind(dim=1)
         chosen_tokens, rejected_tokens = tokens.view(-1, 2).unbind(dim=1)
@@ -47,6 +59,7 @@ class Pairs:
             ref_rejected=ref_rejected,
             chosen_tokens=chosen_tokens,
             rejected_tokens=rejected_tokens,
+            weights=None if confidences is None else confidences.view(-1, 2).prod(dim=1),
         )
 
     @property
@@ -89,7 +102,7 @@ def reverse_kl(ratios: torch.Tensor, options: LossOptions) -> torch.Tensor:
 
 def forward_kl(ratios: torch.Tensor, options: LossOptions) -> torch.Tensor:
     """1 - 1/t."""
-    return 1 - torch.exp(-ratios)
+    return -torch.expm1((-ratios).clamp(max=MAX_EXPONENT))
 
 
 def js_divergence(ratios: torch.Tensor, options: LossOptions) -> torch.Tensor:
@@ -98,7 +111,7 @@ def js_divergence(ratios: torch.Tensor, options: LossOptions) -> torch.Tensor:
 
 
 def alpha_divergence(ratios: torch.Tensor, options: LossOptions) -> torch.Tensor:
-    """(t^(a-1) - 1) / (a - 1), whose limit at a = 1 is the reverse KL."""
+    """(t^(a-1) - 1) / (a - 1), as in TRL: the paper's alpha is 1 - a. a = 1 is the reverse KL, a = 0 the forward."""
     power = options.f_alpha_divergence_coef - 1
     if abs(power) < 1e-6:
         return ratios
@@ -206,7 +219,7 @@ def discopop(pairs: Pairs, options: LossOptions) -> torch.Tensor:
     """-(1 - m) log s(b h) + m exp(-b h), m = s(b h / tau). Lu et al. 2024, arXiv:2406.08414, Eq. 5."""
     margin = margins(pairs, options)
     modulation = torch.sigmoid(margin / options.discopop_tau)
-    return -(1 - modulation) * logsigmoid(margin) + modulation * torch.exp(-margin)
+    return -(1 - modulation) * logsigmoid(margin) + modulation * torch.exp((-margin).clamp(max=MAX_EXPONENT))
 
 
 def sft(pairs: Pairs, options: LossOptions) -> torch.Tensor:
@@ -232,13 +245,32 @@ def orpo(pairs: Pairs, options: LossOptions) -> torch.Tensor:
 
 
 def log_odds(logps: torch.Tensor) -> torch.Tensor:
-    """log(p / (1 - p)) from log p below 0."""
+    """log(p / (1 - p)) from log p."""
+    logps = logps.clamp(max=-1e-7)  # float32 rounds a memorized answer's to 0
     return logps - torch.log(-torch.expm1(logps))
 
 
 def cpo(pairs: Pairs, options: LossOptions) -> torch.Tensor:
     """-log s(b (log pi(w) - log pi(l))) - log pi(w) / |w|. Xu et al. 2024, arXiv:2401.08417."""
     return -logsigmoid(options.beta * (pairs.chosen - pairs.rejected)) - pairs.chosen_means
+
+
+def aot(pairs: Pairs, options: LossOptions) -> torch.Tensor:
+    """As sigmoid, on d = sort(log pi(w) - log pi(l)) - sort(log ref(w) - log ref(l)) instead of h.
+
+    Melnyk et al. 2024, arXiv:2406.05882. Sorted over the pairs it is given: pairs of a micro-batch.
+    """
+    return of_sorted(pairs.chosen - pairs.rejected, pairs.ref_chosen - pairs.ref_rejected, options)
+
+
+def aot_unpaired(pairs: Pairs, options: LossOptions) -> torch.Tensor:
+    """As aot, on d = sort(r_w) - sort(r_l)."""
+    return of_sorted(pairs.chosen_ratios, pairs.rejected_ratios, options)
+
+
+def of_sorted(above: torch.Tensor, below: torch.Tensor, options: LossOptions) -> torch.Tensor:
+    margin, e = options.beta * (above.sort().values - below.sort().values), options.label_smoothing
+    return -(1 - e) * logsigmoid(margin) - e * logsigmoid(-margin)
 
 
 @dataclass(frozen=True)
@@ -252,6 +284,10 @@ class Loss:
     needs_reference: bool = True
     averages: bool = False
     """Whether the reward that it shapes is a log-probability a token."""
+    in_trl: bool = True
+    """Whether trl.DPOTrainer has it, for --engine padded."""
+    compares_pairs: bool = False
+    """Whether a pair's loss depends on the other pairs."""
 
 
 OF_DIVERGENCE = frozenset({"f_divergence_type", "f_alpha_divergence_coef"})
@@ -270,9 +306,11 @@ LOSSES = {
     "apo_zero": Loss(apo_zero),
     "apo_down": Loss(apo_down),
     "discopop": Loss(discopop, OF_DIVERGENCE | {"discopop_tau"}),
+    "aot": Loss(aot, SMOOTHED, compares_pairs=True),
+    "aot_unpaired": Loss(aot_unpaired, SMOOTHED, compares_pairs=True),
     "sft": Loss(sft, needs_reference=False),
-    "simpo": Loss(simpo, frozenset({"simpo_gamma"}), needs_reference=False, averages=True),
-    "orpo": Loss(orpo, needs_reference=False, averages=True),
-    "cpo": Loss(cpo, needs_reference=False),
+    "simpo": Loss(simpo, frozenset({"simpo_gamma"}), needs_reference=False, averages=True, in_trl=False),
+    "orpo": Loss(orpo, needs_reference=False, averages=True, in_trl=False),
+    "cpo": Loss(cpo, needs_reference=False, in_trl=False),
 }
 """By the names that users give them, TRL's where it has them."""

@@ -5,6 +5,7 @@ __all__ = ["PairMetrics"]
 import torch
 from accelerate import Accelerator
 
+from dpo.training.logps import Scored
 from dpo.training.losses import Pairs
 from dpo.training.objective import Objective
 from dpo.training.packing import Pack
@@ -29,9 +30,11 @@ class PairMetrics:
         self.loss_sum = 0.0
         self.num_pairs = 0.0
 
-    def add(self, pack: Pack, logps: torch.Tensor, ref_logps: torch.Tensor) -> None:
-        """Take in a pack, with the policy's log-probabilities and the reference's, (2 x pairs,), chosen first."""
-        self.seen.append(torch.stack((logps.detach(), ref_logps, pack.num_completion_tokens)))
+    def add(self, pack: Pack, scored: Scored, ref_logps: torch.Tensor) -> None:
+        """Take in a pack, what the policy makes of it, and the reference's log-probabilities, (2 x pairs,)."""
+        values = [scored.logps, ref_logps, pack.num_completion_tokens]
+        values += [] if scored.confidences is None else [scored.confidences]
+        self.seen.append(torch.stack(values))
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
         """Means over every rank's pairs since the last call, which every rank must make.
@@ -42,7 +45,7 @@ class PairMetrics:
         sums = torch.zeros(len(NAMES) + 1, dtype=torch.float64)
         if self.seen:
             # On the CPU, where there is float64 whatever the device.
-            values = self.measure(Pairs.of(*torch.cat(self.seen, dim=1).cpu().double()))
+            values = torch.cat([self.measure(Pairs.of(*values.cpu().double())) for values in self.seen])
             sums = torch.cat((values.sum(dim=0), torch.tensor([float(len(values))])))
         self.seen.clear()
         *totals, count = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()

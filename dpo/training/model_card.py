@@ -2,12 +2,14 @@
 
 __all__ = ["model_card"]
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from dpo.data.pipeline import PreparedData
+from dpo.training.checks import LOSS_OPTIONS
 from dpo.training.config import TrainingConfig
 from dpo.training.summary import MEASURES, evaluations
 
@@ -17,11 +19,11 @@ CARD = """\
 
 # {name}
 
-{base}, tuned on preference pairs with DPO ([Rafailov et al. 2023](https://arxiv.org/abs/2305.18290)).
+{base}, tuned on preference pairs{method}.
 
 | | |
 | --- | --- |
-| loss | {loss}, beta {beta:g} |
+| loss | {loss} |
 | learning rate | {learning_rate:g} |
 | pairs a step | {global_batch_size} |
 | steps | {steps} |
@@ -69,8 +71,9 @@ def model_card(
         front_matter=yaml.safe_dump(front_matter),
         name=output_dir.resolve().name,
         base=f"[{base}](https://huggingface.co/{base})" if is_hub_id else f"`{base}`",
-        loss=" + ".join(config.loss_type),
-        beta=config.beta,
+        method=" with DPO ([Rafailov et al. 2023](https://arxiv.org/abs/2305.18290))"
+        * (config.loss_type == ["sigmoid"]),
+        loss=describe_loss(config),
         learning_rate=config.learning_rate,
         global_batch_size=config.global_batch_size,
         steps=steps,
@@ -80,6 +83,14 @@ def model_card(
         table=prepared.report.table(),
         place=config.hub_model_id or output_dir,
     )
+
+
+def describe_loss(config: TrainingConfig) -> str:
+    """Its terms, beta, and every option that is not at its default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    options = (*LOSS_OPTIONS, "ld_alpha", "use_weighting", "reference_free")
+    changed = [f"{name} {getattr(config, name)}" for name in options if getattr(config, name) != defaults[name]]
+    return ", ".join([" + ".join(config.loss or []), f"beta {config.beta:g}", *changed])
 
 
 def held_out_table(log_history: list[dict[str, Any]]) -> str:

@@ -4,35 +4,48 @@ __all__ = ["Objective", "parse_losses"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import torch
-from trl import DPOConfig
 
 from dpo.errors import ConfigError
 from dpo.training.losses import LOSSES, Loss, LossOptions, Pairs
 
+if TYPE_CHECKING:
+    from dpo.training.config import TrainingConfig
+
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """A weighted sum of losses, each pair by itself."""
+    """A weighted sum of losses."""
 
     terms: tuple[tuple[Loss, float], ...]
     options: LossOptions
     reference_free: bool = False
     """Whether a loss that has a reference is given one that knows nothing: 0 for every log-probability."""
+    wants_confidences: bool = False
+    """Whether pairs weigh by the policy's confidence in them, as in WPO."""
 
     @classmethod
-    def of(cls, config: DPOConfig) -> "Objective":
+    def of(cls, config: "TrainingConfig") -> "Objective":
         """As a run's flags say, whose losses are all in LOSSES."""
         weights = config.loss_weights or [1.0] * len(config.loss_type)
-        options = {
-            field.name: getattr(config, field.name) for field in fields(LossOptions) if hasattr(config, field.name)
-        }
         return cls(
             terms=tuple((LOSSES[name], weight) for name, weight in zip(config.loss_type, weights, strict=True)),
-            options=LossOptions(**options),
-            reference_free=getattr(config, "reference_free", False),
+            options=LossOptions(**{field.name: getattr(config, field.name) for field in fields(LossOptions)}),
+            reference_free=config.reference_free,
+            wants_confidences=config.use_weighting,
         )
+
+    @property
+    def compares_pairs(self) -> bool:
+        return any(loss.compares_pairs for loss, _ in self.terms)
+
+    @property
+    def averages(self) -> bool:
+        """Whether every loss that compares answers shapes a reward a token."""
+        compared = [loss for loss, _ in self.terms if loss is not LOSSES["sft"]]
+        return bool(compared) and all(loss.averages for loss in compared)
 
     @property
     def needs_reference(self) -> bool:
@@ -40,12 +53,14 @@ class Objective:
 
     def loss(self, pairs: Pairs) -> torch.Tensor:
         """Of each pair, (N,)."""
-        return torch.stack([weight * loss.function(pairs, self.options) for loss, weight in self.terms]).sum(dim=0)
+        terms = [weight * loss.function(pairs, self.options) for loss, weight in self.terms]
+        total = torch.stack(terms).sum(dim=0)
+        return total if pairs.weights is None else pairs.weights * total
 
     def rewards(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Implicit rewards of chosen and rejected, (N,) each: beta times the log-ratio, a token where losses say so."""
+        """Implicit rewards of chosen and rejected, (N,) each: beta times the log-ratio, or its mean over tokens."""
         chosen, rejected = self.options.beta * pairs.chosen_ratios, self.options.beta * pairs.rejected_ratios
-        if any(loss.averages for loss, _ in self.terms):
+        if self.averages:
             return chosen / pairs.chosen_tokens, rejected / pairs.rejected_tokens
         return chosen, rejected
 

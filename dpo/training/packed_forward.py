@@ -4,15 +4,16 @@ __all__ = ["PackedForward"]
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from dpo.training.logps import LogitTransform, PairLoss, completion_logps, completion_loss
+from dpo.training.logps import Completions, LogitTransform, PairLoss, Scored, completion_loss, score_completions
 from dpo.training.packed_attention import PACKED, register
-from dpo.training.packing import Pack
+from dpo.training.packing import Pack, pack_pairs
 
 Result = TypeVar("Result")
 
@@ -26,9 +27,10 @@ class PackedForward:
     Args:
         model: The model itself, unwrapped.
         backend: A name in BACKENDS.
+        ld_alpha: What tokens behind the shorter answer's length count, as in Pack.token_weights. None: 1.
     """
 
-    def __init__(self, model: PreTrainedModel, backend: str) -> None:
+    def __init__(self, model: PreTrainedModel, backend: str, ld_alpha: float | None = None) -> None:
         register()
         self.model = model
         self.ordinary = model.config._attn_implementation
@@ -36,6 +38,7 @@ class PackedForward:
         model.set_attn_implementation(self.packed)
         self.head: nn.Module = model.get_output_embeddings()
         self.transform = LogitTransform.of(model.config)
+        self.ld_alpha = ld_alpha
 
     @contextmanager
     def ordinary_attention(self) -> Iterator[None]:
@@ -47,32 +50,60 @@ class PackedForward:
             self.model.set_attn_implementation(self.packed)
 
     def logps(self, model: nn.Module, pack: Pack) -> torch.Tensor:
-        """Log-probabilities of a pack's completions without a gradient, nats, float32 (2 x pairs,), chosen first.
+        """Log-probabilities of a pack's completions without a gradient, as in Scored."""
+        return self.score(model, pack).logps
+
+    def score(self, model: nn.Module, pack: Pack, *, wants_confidences: bool = False) -> Scored:
+        """A pack's completions without a gradient.
 
         Args:
             model: The model, wrapped or not.
             pack: On the model's device.
+            wants_confidences: Whether they are needed too.
         """
         with torch.no_grad():
-            logps, _ = self.run(model, pack, completion_logps)
-        return logps
+            scored, _ = self.run(model, pack, score_completions, wants_confidences)
+        return scored
 
-    def loss(self, model: nn.Module, pack: Pack, pair_loss: PairLoss) -> tuple[torch.Tensor, torch.Tensor]:
-        """The sum of a pack's losses, differentiable by the model's weights, and its log-probabilities as in logps."""
-        (loss, logps), logits = self.run(model, pack, completion_loss, pair_loss)
+    def loss(
+        self,
+        model: nn.Module,
+        pack: Pack,
+        pair_loss: PairLoss,
+        *,
+        compares_pairs: bool = False,
+        wants_confidences: bool = False,
+    ) -> tuple[torch.Tensor, Scored]:
+        """The sum of a pack's losses, differentiable by the model's weights, and its completions as in score.
+
+        Args:
+            model: The model, wrapped or not.
+            pack: On the model's device.
+            pair_loss: From some pairs to the sum of their losses.
+            compares_pairs: Whether it must be given all of the pack's pairs at once.
+            wants_confidences: Whether it needs them.
+        """
+        score = partial(completion_loss, pair_loss=pair_loss, compares_pairs=compares_pairs)
+        (loss, scored), logits = self.run(model, pack, score, wants_confidences)
         if model is not self.model:
             # Whatever shards the weights waits for a gradient of the model's output before it gathers the head's.
             loss = _Anchor.apply(loss, logits)  # type: ignore[no-untyped-call]
-        return loss, logps
+        return loss, scored
 
     def run(
-        self, model: nn.Module, pack: Pack, score: Callable[..., Result], *more: Any
+        self, model: nn.Module, pack: Pack, score: Callable[..., Result], wants_confidences: bool
     ) -> tuple[Result, torch.Tensor]:
         """Call the model, and score the hidden states that its head is given.
 
         Returns:
             What score gives, and the model's logits at one token, (1, 1, vocabulary).
         """
+        completions = Completions(
+            targets=pack.targets,
+            lengths=pack.completion_lengths,
+            token_weights=None if self.ld_alpha is None else pack.token_weights(self.ld_alpha),
+            wants_confidences=wants_confidences,
+        )
         hidden: list[torch.Tensor] = []
         result: list[Result] = []
 
@@ -81,8 +112,7 @@ class PackedForward:
             return (inputs[0][:, -1:],)
 
         def score_hidden(head: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-            lengths = pack.completion_lengths
-            result.append(score(*hidden, head.weight, head.bias, pack.targets, lengths, self.transform, *more))
+            result.append(score(*hidden, head.weight, head.bias, completions, self.transform))
 
         hooks = [
             self.head.register_forward_pre_hook(keep_hidden),
@@ -110,8 +140,12 @@ class PackedForward:
                 ids = torch.tensor([[*pair["prompt_ids"], *completion]], device=self.model.device)
                 logits = model(input_ids=ids, use_cache=False).logits[0, -len(completion) - 1 : -1].float()
                 targets = ids[0, -len(completion) :, None]
-                logps.append(logits.log_softmax(dim=1).gather(1, targets).sum())
-        return torch.stack(logps)
+                logps.append(logits.log_softmax(dim=1).gather(1, targets)[:, 0])
+        if self.ld_alpha is not None:
+            pack = pack_pairs([pair], [0])
+            weights = torch.split(pack.token_weights(self.ld_alpha).to(self.model.device), pack.completion_lengths)
+            logps = [values * of_tokens for values, of_tokens in zip(logps, weights, strict=True)]
+        return torch.stack([values.sum() for values in logps])
 
 
 class _Anchor(torch.autograd.Function):

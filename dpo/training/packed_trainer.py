@@ -21,6 +21,7 @@ from trl.trainer.utils import use_adapter
 
 from dpo.errors import ConfigError, ModelError
 from dpo.training.config import TrainingConfig
+from dpo.training.logps import Scored
 from dpo.training.losses import Pairs
 from dpo.training.metrics import PairMetrics
 from dpo.training.objective import Objective
@@ -54,7 +55,8 @@ class PackedTrainer(PreferenceTrainer):
         train_dataset: Pairs as token ids.
         backend: A name in packed_attention.BACKENDS.
         ref_model: A reference that computes as training goes on, or None.
-        reference: A reference that computes beforehand. With neither, the policy with its adapter off is the reference.
+        reference: A reference that computes beforehand. With neither, the policy with its adapter off is the
+            reference, unless the losses have none.
         options: Of trl.DPOTrainer.
     """
 
@@ -74,9 +76,9 @@ class PackedTrainer(PreferenceTrainer):
         self.backend = backend
         self.train_tokens = count_tokens(train_dataset)
         args.set_accumulation(micro_batches_for(args, train_dataset, self.train_tokens))
-        self.policy = PackedForward(base_model(model), backend)
+        self.policy = PackedForward(base_model(model), backend, args.ld_alpha)
         self.objective = Objective.of(args)
-        self.live_reference = None if ref_model is None else PackedForward(ref_model, backend)
+        self.live_reference = None if ref_model is None else PackedForward(ref_model, backend, args.ld_alpha)
         self.reference = reference
         self.reference_pass: ReferencePass | None = None
         self.reference_logps: dict[str, torch.Tensor] = {}
@@ -100,7 +102,7 @@ class PackedTrainer(PreferenceTrainer):
         assert self.reference is not None
         if self.reference_pass is None:
             model = self.reference.load()
-            forward = PackedForward(model, self.backend)
+            forward = PackedForward(model, self.backend, self.args.ld_alpha)
             wrapped = self.prepare_reference(model)
             self.reference_pass = ReferencePass(
                 lambda pack: forward.logps(wrapped, pack.to(self.args.device)),
@@ -171,14 +173,21 @@ class PackedTrainer(PreferenceTrainer):
         ref_logps = self.reference_logps_of(model, pack)
         weight = 0 if pack.is_filler else self.args.world_size / self.args.global_batch_size
 
-        def pair_loss(logps: torch.Tensor, pairs: slice) -> torch.Tensor:
+        def pair_loss(scored: Scored, pairs: slice) -> torch.Tensor:
             of_pairs = slice(2 * pairs.start, 2 * pairs.stop)
-            seen = Pairs.of(logps, ref_logps[of_pairs], pack.num_completion_tokens[of_pairs])
+            tokens = pack.num_completion_tokens[of_pairs]
+            seen = Pairs.of(scored.logps, ref_logps[of_pairs], tokens, scored.confidences)
             return weight * self.objective.loss(seen).sum()
 
-        loss, logps = self.policy.loss(model, pack, pair_loss)
+        loss, scored = self.policy.loss(
+            model,
+            pack,
+            pair_loss,
+            compares_pairs=self.objective.compares_pairs,
+            wants_confidences=self.objective.wants_confidences,
+        )
         if not pack.is_filler:
-            self.pair_metrics.add(pack, logps, ref_logps)
+            self.pair_metrics.add(pack, scored, ref_logps)
             self.seen["pairs"] += len(pack.rows)
             self.seen["tokens"] += pack.num_tokens
             self.seen["tokens_unshared"] += pack.num_tokens_unshared
@@ -233,9 +242,10 @@ class PackedTrainer(PreferenceTrainer):
         for inputs in dataloader:
             pack = inputs["pack"].to(self.args.device)
             with torch.no_grad(), self.compute_loss_context_manager():
-                logps, ref_logps = self.policy.logps(model, pack), self.reference_logps_of(model, pack)
+                scored = self.policy.score(model, pack, wants_confidences=self.objective.wants_confidences)
+                ref_logps = self.reference_logps_of(model, pack)
             if not pack.is_filler:
-                metrics.add(pack, logps, ref_logps)
+                metrics.add(pack, scored, ref_logps)
             self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         means = {f"{metric_key_prefix}_{name}": value for name, value in metrics.means(self.accelerator).items()}
         return EvalLoopOutput(

@@ -120,6 +120,18 @@ class Pack:
         """The same as a tensor to compute with, float32 (2 x pairs,), on the pack's device."""
         return torch.tensor(self.completion_lengths, dtype=torch.float32, device=self.input_ids.device)
 
+    def token_weights(self, ld_alpha: float) -> torch.Tensor:
+        """What each completion token's log-probability counts in LD-DPO, float32 (completion tokens,).
+
+        1 up to the length of the pair's shorter answer, ld_alpha behind it. Liu et al. 2024, arXiv:2409.06411.
+        """
+        runs = []
+        for pair in self.layout.lengths:
+            for length in (pair.chosen, pair.rejected):
+                shared = min(pair.chosen, pair.rejected)
+                runs += [torch.ones(shared), torch.full((length - shared,), ld_alpha)]
+        return torch.cat(runs).to(self.input_ids.device)
+
     @property
     def num_tokens(self) -> int:
         return self.input_ids.shape[1]

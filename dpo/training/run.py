@@ -110,7 +110,7 @@ def build_trainer(
     }
     reason = why_padded(config, policy) if config.engine == "packed" else None
     if reason is not None or config.engine == "padded":
-        check_padded_loss(config, reason or "")
+        check_padded_loss(config, reason)
         say(f"engine: padded, since {reason}" if reason else "engine: padded")
         return PreferenceTrainer(ref_model=load_reference(), **options)
     backend = choose_backend(policy.config._attn_implementation)
@@ -124,6 +124,7 @@ def build_trainer(
     identity = {
         "weights": weights_fingerprint(model, config.model_revision),
         "computes": [str(config.dtype), bool(config.bf16), bool(config.fp16), config.device.type, backend],
+        "ld_alpha": config.ld_alpha,
         "added_tokens": [*prepared.added_tokens, config.seed] if prepared.added_tokens else [],
     }
     reference = Reference(load=load_reference, cache=ReferenceCache(folder, identity))

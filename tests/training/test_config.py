@@ -7,7 +7,6 @@ import pytest
 import torch
 import yaml
 
-from dpo.data.config import DataConfig
 from dpo.errors import ConfigError
 from dpo.training.config import TrainingConfig, computes_bf16, derive_batches
 from dpo.training.flags import parse_flags, resolved_flags
@@ -92,9 +91,9 @@ def test_a_yaml_file_is_the_same_flags_and_the_command_line_goes_before_it(tmp_p
 
 
 def test_the_resolved_configuration_resolves_to_itself(tmp_path):
-    data, flags = parse_flags(
-        [*REQUIRED, "--global_batch_size", "8", "--max_prompt_length", "100", "--validation_split", "0.1"]
-    )
+    of_data = ["--max_prompt_length", "100", "--validation_split", "0.1"]
+    of_training = ["--global_batch_size", "8", "--loss", "ipo", "sft:0.2", "--logp_reduction", "sum"]
+    data, flags = parse_flags([*REQUIRED, *of_data, *of_training])
     config = TrainingConfig(**flags)
     written = resolved_flags(data, config)
     file = tmp_path / "resolved.yaml"
@@ -143,12 +142,27 @@ def test_the_launchers_local_rank_is_accepted():
         (["--f_divergence_type", "kl"], "unknown divergence"),
         (["--loss", "simpo:x"], "weight above 0"),
         (["--loss", "simpo", "--loss_type", "ipo"], "pass one or the other"),
-        (["--loss_type", "ipo:2", "sft", "--loss_weights", "1", "2"], "has weights already"),
+        (["--loss_type", "ipo:1", "sft", "--loss_weights", "1", "2"], "which stand alone"),
+        (["--loss_type", "ipo", "sft", "--loss_weights", "1"], "expected one number for each name"),
+        (["--loss_type", "ipo", "sft", "--loss_weights", "1", "-1"], "weight above 0"),
+        (["--loss_type", "ipo", "sft", "--loss_weights", "1", "nan"], "weight above 0"),
+        (["--loss", "discopop", "--discopop_tau", "0"], "above 0"),
+        (["--beta", "nan"], "above 0"),
+        (["--loss", "simpo", "--simpo_gamma", "inf"], "expected a number"),
+        (["--reference_free", "true", "--f_divergence_type", "forward_kl"], "no --reference_free"),
+        (["--loss", "simpo", "--reference_cache", "mine"], "have no reference to keep"),
+        (
+            ["--loss", "simpo", "--sync_ref_model", "true"],
+            "packed alone, and this run is padded, since --sync_ref_model",
+        ),
         (["--loss", "nca_pair", "--f_divergence_type", "forward_kl"], "not read by --loss nca_pair"),
         (["--loss", "sigmoid", "bco_pair", "--f_divergence_type", "forward_kl"], "not read by --loss bco_pair"),
         (["--simpo_gamma", "1"], "(?s)not read by --loss sigmoid.*It belongs to: simpo"),
         (["--logp_reduction", "sum"], "(?s)not read by --loss sigmoid.*It belongs to: ipo"),
         (["--label_smoothing", "0.5"], "less than 0.5"),
+        (["--ld_alpha", "1.5"], "expected 0 to 1"),
+        (["--ld_alpha", "0.5", "--loss", "simpo"], "which --loss simpo does not read"),
+        (["--use_weighting", "true", "--loss", "aot"], "which --loss aot does not keep apart"),
         (["--loss", "simpo", "--reference_free", "true"], "asks for no reference"),
         (["--loss", "simpo", "--engine", "padded"], "--loss simpo is computed by --engine packed alone"),
         (["--label_smoothing", "0.1", "--engine", "padded"], "--label_smoothing with --loss sigmoid is computed by"),
@@ -181,17 +195,50 @@ def test_a_loss_may_read_its_own_option():
     assert training_config("--loss_type", "robust", "--label_smoothing", "0.1").label_smoothing == 0.1
 
 
-@pytest.mark.parametrize("flag", ["--loss", "--loss_type"])
-def test_losses_are_mixed_with_weights(flag):
-    config = training_config(flag, "sigmoid:1.0", "sft:0.2")
-    assert (config.loss_type, config.loss_weights, config.loss) == (["sigmoid", "sft"], [1.0, 0.2], None)
-    assert training_config(flag, "hinge").loss_weights is None
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--loss", "sigmoid:1.0", "sft:0.2"],
+        ["--loss_type", "sigmoid:1.0", "sft:0.2"],
+        ["--loss_type", "sigmoid", "sft", "--loss_weights", "1", "0.2"],
+    ],
+    ids=str,
+)
+def test_losses_are_mixed_with_weights(flags):
+    config = training_config(*flags)
+    assert (config.loss_type, config.loss_weights, config.loss) == (
+        ["sigmoid", "sft"],
+        [1.0, 0.2],
+        ["sigmoid", "sft:0.2"],
+    )
 
 
-def test_resolved_losses_resolve_to_themselves():
-    config = training_config("--loss", "ipo", "sft:0.2", "--logp_reduction", "sum")
-    resolved = resolved_flags(DataConfig(datasets=("nectar",)), config)
-    assert (resolved["loss_type"], resolved["loss_weights"], resolved["loss"]) == (["ipo", "sft"], [1.0, 0.2], None)
+def test_losses_of_weight_1_are_added():
+    config = training_config("--loss", "hinge", "sft:1")
+    assert (config.loss_type, config.loss_weights) == (["hinge", "sft"], None)
+
+
+@pytest.mark.parametrize(
+    ("written", "flags", "expected"),
+    [
+        ("loss: [ipo, 'sft:0.2']", [], ["ipo", "sft:0.2"]),
+        ("loss: ipo", ["--loss_type", "sigmoid"], ["sigmoid"]),
+        ("loss: [ipo, 'sft:0.2']", ["--loss=hinge"], ["hinge"]),
+        ("loss_type: [ipo, sft]\nloss_weights: [1, 0.2]", ["--loss", "hinge"], ["hinge"]),
+        ("loss_type: [ipo, sft]\nloss_weights: [1, 0.2]", ["--loss-type", "hinge"], ["hinge"]),
+    ],
+)
+def test_the_command_lines_losses_go_before_those_of_the_file(tmp_path, written, flags, expected):
+    file = tmp_path / "run.yaml"
+    file.write_text(written)
+    assert training_config("--config", str(file), *flags).loss == expected
+
+
+@pytest.mark.parametrize("losses", ["ipo", ["ipo"]])
+def test_a_loss_may_be_given_in_code_as_one_name(losses):
+    flags = parse_flags(REQUIRED)[1]
+    assert TrainingConfig(**flags | {"loss": losses}).loss_type == ["ipo"]
+    assert TrainingConfig(**flags | {"loss_type": losses}).loss_type == ["ipo"]
 
 
 def test_a_finished_run_is_not_overwritten_unless_asked(tmp_path):

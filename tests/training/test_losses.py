@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dpo.errors import ConfigError
-from dpo.training.losses import LOSSES, LossOptions, Pairs
+from dpo.training.losses import DIVERGENCES, LOSSES, LossOptions, Pairs
 from dpo.training.objective import Objective, parse_losses
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,6 +53,8 @@ E = 0.1
         ("apo_down", {}, s(1) + 1 - s(1.5)),
         ("discopop", {}, -(1 - s(30)) * math.log(s(1.5)) + s(30) * math.exp(-1.5)),
         ("discopop", {"discopop_tau": 2.0}, -(1 - s(0.75)) * math.log(s(1.5)) + s(0.75) * math.exp(-1.5)),
+        ("aot", OF_SMOOTHING, -0.9 * math.log(s(1.5)) - 0.1 * math.log(s(-1.5))),
+        ("aot_unpaired", {}, -math.log(s(1.5))),
         ("sft", {}, 2.0),
         ("simpo", {"simpo_gamma": 0.2}, -math.log(s(0.5 * (-2 + 3) - 0.2))),
         (
@@ -96,16 +98,57 @@ def test_its_gradient_is_its_slope(name: str) -> None:
     assert torch.autograd.gradcheck(loss, (chosen.requires_grad_(), rejected.requires_grad_()))
 
 
+@pytest.mark.parametrize("divergence", DIVERGENCES)
 @pytest.mark.parametrize("name", LOSSES)
-def test_far_log_ratios_overflow_nothing_that_an_equation_leaves_finite(name: str) -> None:
-    far = pair(-900.0, -100.0, -100.0, -900.0, (50, 60))
-    loss = LOSSES[name].function(far, LossOptions(beta=0.1, label_smoothing=0.1))
-    assert loss.isfinite().all()
+@pytest.mark.parametrize("logps", [(-900.0, -100.0), (-100.0, -900.0)], ids=["fell", "rose"])
+def test_far_log_ratios_leave_loss_and_gradient_finite(name: str, divergence: str, logps: tuple[float, float]) -> None:
+    chosen, rejected = (torch.tensor([value], requires_grad=True) for value in logps)
+    pairs = Pairs(
+        chosen=chosen,
+        rejected=rejected,
+        ref_chosen=torch.tensor([-500.0]),
+        ref_rejected=torch.tensor([-500.0]),
+        chosen_tokens=torch.tensor([2.0]),
+        rejected_tokens=torch.tensor([3.0]),
+    )
+    loss = LOSSES[name].function(pairs, LossOptions(label_smoothing=0.1, f_divergence_type=divergence))
+    loss.sum().backward()
+    for value in (loss, *(leaf.grad for leaf in (chosen, rejected) if leaf.grad is not None)):
+        assert value.isfinite().all()
 
 
-def test_an_unknown_reference_counts_as_0() -> None:
-    config = type("Config", (), {"loss_type": ["sigmoid"], "loss_weights": None, "beta": 0.1, "reference_free": True})
-    assert not Objective.of(config).needs_reference  # type: ignore[arg-type]
+def test_a_memorized_answer_has_finite_odds() -> None:
+    chosen = torch.tensor([0.0], requires_grad=True)
+    nothing, one = torch.zeros(1), torch.ones(1)
+    pairs = Pairs(
+        chosen=chosen,
+        rejected=-one,
+        ref_chosen=nothing,
+        ref_rejected=nothing,
+        chosen_tokens=one,
+        rejected_tokens=one,
+    )
+    loss = LOSSES["orpo"].function(pairs, LossOptions())
+    loss.sum().backward()
+    assert loss.isfinite().all() and chosen.grad is not None and chosen.grad.isfinite().all()
+
+
+def test_aot_compares_what_is_sorted() -> None:
+    # Policy: 7 and -3 apart; reference: 4 and 6. Sorted: -3 on 4 and 7 on 6.
+    logps, ref_logps = [-8.0, -15.0, -10.0, -7.0], [-10.0, -14.0, -9.0, -15.0]
+    pairs = Pairs.of(torch.tensor(logps), torch.tensor(ref_logps), torch.ones(4))
+    loss = LOSSES["aot"].function(pairs, LossOptions(beta=0.5))
+    assert loss.tolist() == pytest.approx([-math.log(s(0.5 * (-3 - 4))), -math.log(s(0.5 * (7 - 6)))])
+    # r_w: 2 and -1; r_l: -1 and 8.
+    loss = LOSSES["aot_unpaired"].function(pairs, LossOptions(beta=0.5))
+    assert loss.tolist() == pytest.approx([-math.log(s(0.0)), -math.log(s(0.5 * (2 - 8)))])
+
+
+def test_a_pair_weighs_by_the_confidence_in_both_its_answers() -> None:
+    confidences = torch.tensor([0.5, 0.8]).double()
+    values = torch.tensor([[-8.0, -15.0], [-10.0, -14.0], [4.0, 5.0]]).double()
+    objective = Objective(terms=((LOSSES["sigmoid"], 1.0),), options=LossOptions(beta=0.5), wants_confidences=True)
+    assert objective.loss(Pairs.of(*values, confidences)).item() == pytest.approx(-0.4 * math.log(s(1.5)))
 
 
 def test_an_objective_adds_its_terms_with_their_weights() -> None:
@@ -119,6 +162,15 @@ def test_rewards_are_a_token_where_the_loss_compares_means() -> None:
     assert not objective.needs_reference
     without = pair(-8.0, -15.0, 0.0, 0.0, (4, 5))
     assert [reward.item() for reward in objective.rewards(without)] == [-4.0, -6.0]
+
+
+@pytest.mark.parametrize(
+    ("names", "averages"),
+    [(["simpo"], True), (["orpo", "sft"], True), (["sigmoid", "orpo"], False), (["sft"], False), (["ipo"], False)],
+)
+def test_rewards_are_sums_unless_every_comparison_is_a_token(names: list[str], averages: bool) -> None:
+    objective = Objective(terms=tuple((LOSSES[name], 1.0) for name in names), options=LossOptions())
+    assert objective.averages is averages
 
 
 def test_terms_are_names_with_or_without_a_weight() -> None:

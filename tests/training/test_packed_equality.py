@@ -154,6 +154,8 @@ OF_TRL = {
     "apo_down": {},
     "discopop": {"discopop_tau": 0.2},
     "sigmoid_norm": {},
+    "aot": {"label_smoothing": 0.1},
+    "aot_unpaired": {},
 }
 
 
@@ -162,6 +164,9 @@ OF_TRL = {
     [
         *({"loss_type": [name]} | options for name, options in OF_TRL.items()),
         {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1.0]},
+        {"ld_alpha": 0.3},
+        {"use_weighting": True},
+        {"ld_alpha": 0.0, "use_weighting": True, "loss_type": ["ipo", "bco_pair"]},
         {"f_divergence_type": "forward_kl"},
         {"f_divergence_type": "js_divergence", "loss_type": ["ipo"]},
         {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.3},
@@ -175,9 +180,9 @@ def test_so_they_are_with_every_loss_that_trl_has(flags: dict[str, Any], trainer
     assert_equal(*trainers(lambda seed: build("llama", seed), pairs, noise=0.02, **flags), pairs)
 
 
-def test_no_loss_of_trls_is_left_out() -> None:
-    # sft is tested beside others: alone it asks for no reference, and TRL's rewards have one.
-    assert set(OF_TRL) == set(LOSSES) - {"simpo", "orpo", "cpo", "sft"}
+def test_every_loss_that_trl_has_is_among_them() -> None:
+    # sft is there beside others: alone it asks for no reference, and TRL's rewards have one.
+    assert {*OF_TRL, "sft"} == {name for name, loss in LOSSES.items() if loss.in_trl}
 
 
 def test_so_they_are_for_the_real_model(trainers, session_cache, monkeypatch):

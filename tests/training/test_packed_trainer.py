@@ -372,9 +372,7 @@ class TestWhyPadded:
     @pytest.mark.parametrize(
         ("flags", "named"),
         [
-            ({"loss_type": ["sigmoid", "aot"]}, "--loss aot"),
-            ({"ld_alpha": 0.5}, "--ld_alpha"),
-            ({"use_weighting": True}, "--use_weighting"),
+            ({"sync_ref_model": True}, "--sync_ref_model"),
             ({"train_sampling_strategy": "group_by_length"}, "--train_sampling_strategy"),
         ],
         ids=str,
