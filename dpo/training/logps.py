@@ -243,12 +243,10 @@ class _CompletionLoss(torch.autograd.Function):
                     del scores
         ctx.gradients = gradients
         logps = torch.cat([each.logps for each in scored])
-        ctx.mark_non_differentiable(logps)
-        if not completions.wants_confidences:
-            return torch.stack(losses).sum(), logps, None
-        confidences = torch.cat([each.confidences for each in scored if each.confidences is not None])
-        ctx.mark_non_differentiable(logps, confidences)
-        return torch.stack(losses).sum(), logps, confidences
+        confidences = [each.confidences for each in scored if each.confidences is not None]
+        detached = (logps, torch.cat(confidences) if confidences else None)
+        ctx.mark_non_differentiable(*(values for values in detached if values is not None))
+        return torch.stack(losses).sum(), *detached
 
     @staticmethod
     def backward(ctx: Any, grad_loss: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
