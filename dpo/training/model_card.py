@@ -2,16 +2,14 @@
 
 __all__ = ["model_card"]
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from dpo.data.pipeline import PreparedData
-from dpo.training.checks import LOSS_OPTIONS
 from dpo.training.config import TrainingConfig
-from dpo.training.summary import MEASURES, evaluations
+from dpo.training.summary import MEASURES, describe_loss, evaluations
 
 CARD = """\
 ---
@@ -83,14 +81,6 @@ def model_card(
         table=prepared.report.table(),
         place=config.hub_model_id or output_dir,
     )
-
-
-def describe_loss(config: TrainingConfig) -> str:
-    """Its terms, beta, and every option that is not at its default."""
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    options = (*LOSS_OPTIONS, "ld_alpha", "use_weighting", "reference_free")
-    changed = [f"{name} {getattr(config, name)}" for name in options if getattr(config, name) != defaults[name]]
-    return ", ".join([" + ".join(config.loss or []), f"beta {config.beta:g}", *changed])
 
 
 def held_out_table(log_history: list[dict[str, Any]]) -> str:

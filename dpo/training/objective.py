@@ -69,7 +69,7 @@ def parse_losses(terms: Sequence[str]) -> tuple[list[str], list[float]]:
     """Names and weights of NAME or NAME:WEIGHT. ["sigmoid", "sft:0.2"] gives sigmoid and sft, 1 and 0.2.
 
     Raises:
-        ConfigError: a weight is no number above 0, or a loss is named twice.
+        ConfigError: a weight is no number above 0, or a loss is named twice or behind a comma.
     """
     names, weights = [], []
     for term in terms:
@@ -79,8 +79,10 @@ def parse_losses(terms: Sequence[str]) -> tuple[list[str], list[float]]:
         except ValueError:
             weights.append(float("nan"))
         if not 0 < weights[-1] < float("inf"):
-            raise ConfigError(f"--loss {term}: expected NAME or NAME:WEIGHT with a weight above 0, such as sft:0.2")
+            raise ConfigError(f"loss '{term}': expected NAME or NAME:WEIGHT with a weight above 0, such as sft:0.2")
+        if "," in term:
+            raise ConfigError(f"loss '{term}': several stand apart, as in --loss ipo sft:0.2")
         if name in names:
-            raise ConfigError(f"--loss {' '.join(terms)}: '{name}' stands there twice")
+            raise ConfigError(f"loss '{name}' is named twice in {' '.join(terms)}: name it once, with its weight")
         names.append(name)
     return names, weights

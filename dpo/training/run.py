@@ -15,7 +15,7 @@ from transformers.trainer_utils import TrainOutput
 from dpo.data.config import DataConfig
 from dpo.data.pipeline import MADE_BY_PREPARE, PreparedData, open_prepared, prepare
 from dpo.data.tokenization import load_tokenizer
-from dpo.embedded import find_model
+from dpo.embedded import EMBEDDED, HUB_ID, find_model
 from dpo.errors import ConfigError, ModelError
 from dpo.training.checks import RESULTS, WEIGHTS, check_padded_loss
 from dpo.training.config import TrainingConfig
@@ -105,7 +105,11 @@ def build_trainer(
         "eval_dataset": prepared.eval,
         "processing_class": tokenizer,
         "card": lambda trainer: model_card(
-            config, str(config.model_name_or_path), prepared, trainer.state.log_history, trainer.state.global_step
+            config,
+            HUB_ID if config.model_name_or_path == EMBEDDED else str(config.model_name_or_path),
+            prepared,
+            trainer.state.log_history,
+            trainer.state.global_step,
         ),
     }
     reason = why_padded(config, policy) if config.engine == "packed" else None

@@ -1,10 +1,12 @@
 """What a run says of itself, on the terminal and in output_dir."""
 
-__all__ = ["describe", "evaluations", "summarize"]
+__all__ = ["describe", "describe_loss", "evaluations", "summarize"]
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+from dpo.training.checks import LOSS_OPTIONS
 from dpo.training.config import TrainingConfig
 from dpo.training.sampling import SampleAnswers
 
@@ -13,6 +15,7 @@ MEASURES = {
     "reward margin": "eval_rewards/margins",
     "loss": "eval_loss",
 }
+SHOWN_AS_0 = 5e-5
 
 
 def describe(config: TrainingConfig) -> str:
@@ -24,9 +27,18 @@ def describe(config: TrainingConfig) -> str:
         f"{config.world_size} device(s) x {config.gradient_accumulation_steps} accumulation step(s)\n"
         f"precision: {str(config.dtype).removeprefix('torch.')} weights{compute}; device: {config.device}; "
         f"ZeRO stage: {stage}\n"
-        f"beta {config.beta}, learning rate {config.learning_rate}, "
+        f"loss {describe_loss(config)}\n"
+        f"learning rate {config.learning_rate}, "
         + (f"{config.max_steps} steps" if config.max_steps > 0 else f"{config.num_train_epochs:g} epoch(s)")
     )
+
+
+def describe_loss(config: TrainingConfig) -> str:
+    """Its terms, beta, and every option that is not at its default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    options = (*LOSS_OPTIONS, "ld_alpha", "use_weighting", "reference_free")
+    changed = [f"{name} {getattr(config, name)}" for name in options if getattr(config, name) != defaults[name]]
+    return ", ".join([" + ".join(config.loss or []), f"beta {config.beta:g}", *changed])
 
 
 def evaluations(log_history: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -44,6 +56,10 @@ def summarize(config: TrainingConfig, evaluated: dict[str, dict[str, Any]], samp
         lines += [
             f"{label:<18}" + "".join(f"{entry[key]:>9.4f}" for entry in evaluated.values())
             for label, key in MEASURES.items()
+        ]
+    if abs(evaluated.get("before", {}).get(MEASURES["reward margin"], 1)) < SHOWN_AS_0:
+        lines += [
+            "Before the first step policy and reference are the same: every margin is 0, and none counts as right."
         ]
     if samples.after:
         lines += ["", samples.table()]

@@ -45,7 +45,9 @@ def test_sources_and_what_was_prepared_of_them_look_the_same(
 @pytest.mark.parametrize(("threshold", "code"), [("identical>2", 0), ("identical>1", 3), ("identical>1%", 3)])
 def test_a_measure_above_its_threshold_gives_exit_code_3(inspect, threshold: str, code: int, capsys) -> None:
     assert inspect("--datasets", ORCA, "--fail-on", "tie>50%", threshold)[0] == code
-    assert ("above the thresholds" in capsys.readouterr().err) is (code == 3)
+    shown = capsys.readouterr()
+    assert ("above the thresholds" in shown.err) is (code == 3)
+    assert (f"within the thresholds: tie>50% {threshold}" in shown.out) is (code == 0)
 
 
 @pytest.mark.parametrize("flags", [("--fail-on", "tie"), ("--fail-on", "teis>3"), ("--prepared", "nowhere"), ()])

@@ -183,8 +183,13 @@ def test_a_weight_that_is_no_number_above_0_is_refused(term: str) -> None:
         parse_losses(["sigmoid", term])
 
 
+def test_losses_stand_apart_without_commas() -> None:
+    with pytest.raises(ConfigError, match="several stand apart"):
+        parse_losses(["ipo,sft"])
+
+
 def test_a_loss_named_twice_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'sft' stands there twice"):
+    with pytest.raises(ConfigError, match="'sft' is named twice"):
         parse_losses(["sft", "sigmoid", "sft:2"])
 
 
