@@ -45,7 +45,7 @@ REFUSED_BY_PACKED = {
     "pad_to_multiple_of": "nothing is padded",
 }
 
-LOSS_OPTIONS = ("label_smoothing", "logp_reduction", "discopop_tau", "simpo_gamma", *sorted(OF_DIVERGENCE))
+LOSS_OPTIONS = sorted(frozenset().union(*(loss.reads for loss in LOSSES.values())))
 """Options that only some losses read. The others would ignore them without a word."""
 
 ABOVE_ZERO = (

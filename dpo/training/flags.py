@@ -78,12 +78,12 @@ def parse_flags(argv: list[str]) -> tuple[DataConfig, dict[str, Any]]:
         ConfigError: a flag is unknown, or a value is wrong.
     """
     parser = make_parser()
-    config_only = FlagParser(prog="main.py", add_help=False, allow_abbrev=False)
-    config_only.add_argument("--config", type=Path)
-    config_only.add_argument("--loss", nargs="+")
-    config_only.add_argument("--loss_type", "--loss-type", nargs="+")
-    config_only.add_argument("--loss_weights", "--loss-weights", nargs="+", type=float)
-    by_hand = vars(config_only.parse_known_args(argv)[0])
+    first_look = FlagParser(prog="main.py", add_help=False, allow_abbrev=False)
+    first_look.add_argument("--config", type=Path)
+    first_look.add_argument("--loss", nargs="+")
+    first_look.add_argument("--loss_type", "--loss-type", nargs="+")
+    first_look.add_argument("--loss_weights", "--loss-weights", nargs="+", type=float)
+    by_hand = vars(first_look.parse_known_args(argv)[0])
     file = by_hand.pop("config")
     positive = [name for name in flag_names(parser) if not name.startswith("no_")]
     written = yaml_to_argv(file, positive, shown=OWN_FLAGS) if file else []

@@ -45,8 +45,8 @@ class PairMetrics:
         sums = torch.zeros(len(NAMES) + 1, dtype=torch.float64)
         if self.seen:
             # On the CPU, where there is float64 whatever the device.
-            values = torch.cat([self.measure(Pairs.of(*values.cpu().double())) for values in self.seen])
-            sums = torch.cat((values.sum(dim=0), torch.tensor([float(len(values))])))
+            measures = torch.cat([self.measure(Pairs.of(*pack.cpu().double())) for pack in self.seen])
+            sums = torch.cat((measures.sum(dim=0), torch.tensor([float(len(measures))])))
         self.seen.clear()
         *totals, count = accelerator.reduce(sums.to(accelerator.device), reduction="sum").tolist()
         self.loss_sum += totals[NAMES.index("loss")]

@@ -16,6 +16,7 @@ MEASURES = {
     "loss": "eval_loss",
 }
 SHOWN_AS_0 = 5e-5
+"""Margins below are printed as 0.0000."""
 
 
 def describe(config: TrainingConfig) -> str:
@@ -59,7 +60,8 @@ def summarize(config: TrainingConfig, evaluated: dict[str, dict[str, Any]], samp
         ]
     if abs(evaluated.get("before", {}).get(MEASURES["reward margin"], 1)) < SHOWN_AS_0:
         lines += [
-            "Before the first step policy and reference are the same: every margin is 0, and none counts as right."
+            "Before the first step policy and reference are the same: margins are 0 but for rounding, and the "
+            "accuracy says nothing."
         ]
     if samples.after:
         lines += ["", samples.table()]

@@ -107,7 +107,7 @@ def test_a_run_ends_with_a_whole_output_dir(launcher, launch: Launch, tiny_model
     assert train_losses(output_dir)[0] == pytest.approx(LOG_2, abs=1e-4)
     assert "24    24  none" in done.stdout
     assert "loss sigmoid, beta 0.1\n" in done.stdout
-    assert "every margin is 0" in done.stdout
+    assert "margins are 0 but for rounding" in done.stdout
     assert f"global batch: 4 pairs = 1 at once x {world_size} device(s) x {4 // world_size} accumulation" in done.stdout
     assert not (tmp_path / "wandb").exists(), "Weights & Biases is off where no project is set"
 
@@ -175,6 +175,10 @@ def test_an_architecture_that_packed_cannot_compute_takes_padded_and_says_so_onc
         done.stdout.count("engine: padded, since FalconForCausalLM is outside transformers' attention interface") == 1
     )
     assert json.loads((tmp_path / "out" / "train_results.json").read_text())["engine"] == "padded"
+    refused = launch(["python"], *short_run(falcon, rows, tmp_path / "other"), "--loss", "simpo")
+    assert refused.returncode == 2
+    assert "--loss simpo is computed by --engine packed alone, and this run is padded, since Falcon" in refused.stderr
+    assert not (tmp_path / "other").exists()
 
 
 def test_one_rank_and_two_give_the_same_losses(launch: Launch, tiny_model, rows, tmp_path):

@@ -218,6 +218,12 @@ class TestReference:
         assert_same_training(train(again), train(first))
         assert_same_training(train(bench.trainer(pairs)), train(bench.trainer(pairs, cached=True)))
 
+    def test_a_reference_weighs_tokens_as_the_policy_does(self, bench):
+        pairs = numbered(12)
+        live, cached = (train(bench.trainer(pairs, cached=cached, ld_alpha=0.3)) for cached in (False, True))
+        assert_same_training(live, cached)
+        assert cached[0][0] == pytest.approx(0.6931, abs=1e-4), "the same model is its own reference"
+
     def test_a_run_of_few_steps_computes_no_more_than_it_sees(self, bench):
         bench.trainer(numbered(24), cached=True, max_steps=2)
         files = list((bench.tmp_path / "cache").glob("*/*.npy"))
@@ -352,6 +358,16 @@ def test_a_loss_without_a_reference_trains_without_one(bench, flags):
     assert logged(trainer, "rewards/chosen")[0] < 0, "log-probabilities themselves, below 0"
     after = trainer.evaluate()
     assert after["eval_loss"] < logged(trainer, "eval_loss")[0]
+
+
+def test_evaluation_weighs_pairs_as_training_does(bench):
+    pairs = numbered(4)
+    flags = {"use_weighting": True, "ld_alpha": 0.3, "eval_dataset": pairs, "eval_on_start": True, "max_steps": 1}
+    trainer = bench.trainer(pairs, **flags)
+    trainer.train()
+    (evaluated,), (trained,) = logged(trainer, "eval_loss"), logged(trainer, "loss")
+    assert evaluated == pytest.approx(trained, rel=1e-5)
+    assert trained < 0.6, "log 2, less what the policy is not sure of"
 
 
 class TestWhyPadded:
