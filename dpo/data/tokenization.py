@@ -13,6 +13,7 @@ from typing import Any
 import tokenizers
 
 from dpo.errors import TokenizerError
+from dpo.hub import find_file
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -117,44 +118,6 @@ def load_tokenizer(model: str, *, revision: str | None = None, trust_remote_code
         backend=backend,
         special_tokens={name: text for name, text in named.items() if text is not None},
         chat_template=read_chat_template(model, revision, config),
-    )
-
-
-def find_file(model: str, name: str, revision: str | None, *, optional: bool = False) -> Path | None:
-    """A file of a model folder, or of the Hub's repository of that id; None where the model has no such file.
-
-    Args:
-        model: Folder or Hub id.
-        name: The file's name.
-        revision: Branch, tag or commit on the Hub.
-        optional: Whether a file that is not in the Hub's cache counts as not there when the Hub cannot be asked.
-
-    Raises:
-        TokenizerError: the folder is missing, or the Hub cannot be reached.
-    """
-    folder = Path(model)
-    if folder.is_dir():
-        return folder / name if (folder / name).is_file() else None
-    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
-        raise TokenizerError(f"--model_name_or_path {model}: there is no such folder")
-    import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError
-
-    try:
-        return Path(huggingface_hub.hf_hub_download(model, name, revision=revision))
-    except EntryNotFoundError as error:
-        if isinstance(error, huggingface_hub.errors.LocalEntryNotFoundError) and not optional:
-            raise unreachable(model, error) from error
-        return None
-    except Exception as error:  # whatever the Hub or the network say, the user's way out is the same
-        raise unreachable(model, error) from error
-
-
-def unreachable(model: str, error: Exception) -> TokenizerError:
-    return TokenizerError(
-        f"--model_name_or_path {model}: there is no such folder, and the Hub gave no such model: "
-        f"{type(error).__name__}: {error}\n"
-        "  Check the spelling and the network, or pass the path of a model folder."
     )
 
 

@@ -81,13 +81,13 @@ class TestLoading:
     def test_a_path_without_a_folder_is_told_without_asking_the_hub(self, model: str) -> None:
         with pytest.raises(TokenizerError) as caught:
             load_tokenizer(model)
-        assert str(caught.value) == f"--model_name_or_path {model}: there is no such folder"
+        assert str(caught.value) == f"model {model}: there is no such folder"
 
     @pytest.mark.parametrize("model", ["no-such-org/no-such-model", "no-such-model"])
     def test_a_model_that_cannot_be_reached_is_an_error_with_ways_out(self, model: str) -> None:
         with pytest.raises(TokenizerError) as caught:
             load_tokenizer(model)
-        assert str(caught.value).startswith(f"--model_name_or_path {model}: there is no such folder, and the Hub gave")
+        assert str(caught.value).startswith(f"model {model}: there is no such folder, and the Hub gave")
         assert "Check the spelling and the network, or pass the path of a model folder." in str(caught.value)
 
     def test_a_folder_without_a_tokenizer_is_an_error(self, tmp_path: Path) -> None:

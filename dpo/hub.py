@@ -1,0 +1,45 @@
+"""Files of models, in a folder or on the Hugging Face Hub."""
+
+__all__ = ["find_file"]
+
+from pathlib import Path
+
+from dpo.errors import TokenizerError
+
+
+def find_file(model: str, name: str, revision: str | None = None, *, optional: bool = False) -> Path | None:
+    """A file of a model folder, or of the Hub's repository of that id; None where the model has no such file.
+
+    Args:
+        model: Folder or Hub id.
+        name: The file's name.
+        revision: Branch, tag or commit on the Hub.
+        optional: Whether a file that is not in the Hub's cache counts as not there when the Hub cannot be asked.
+
+    Raises:
+        TokenizerError: the folder is missing, or the Hub cannot be reached.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        return folder / name if (folder / name).is_file() else None
+    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+        raise TokenizerError(f"model {model}: there is no such folder")
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(model, name, revision=revision))
+    except EntryNotFoundError as error:
+        if isinstance(error, huggingface_hub.errors.LocalEntryNotFoundError) and not optional:
+            raise unreachable(model, error) from error
+        return None
+    except Exception as error:  # whatever the Hub or the network say, the user's way out is the same
+        raise unreachable(model, error) from error
+
+
+def unreachable(model: str, error: Exception) -> TokenizerError:
+    return TokenizerError(
+        f"model {model}: there is no such folder, and the Hub gave no such model: "
+        f"{type(error).__name__}: {error}\n"
+        "  Check the spelling and the network, or pass the path of a model folder."
+    )

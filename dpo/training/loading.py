@@ -1,0 +1,63 @@
+"""Weights into memory, for training and for the commands that use a model."""
+
+__all__ = ["load_causal_lm", "load_chat_tokenizer"]
+
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from dpo.errors import ModelError, TokenizerError
+from dpo.models import LocatedModel
+
+
+def load_causal_lm(
+    located: LocatedModel,
+    *,
+    dtype: torch.dtype | str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    is_trainable: bool = False,
+    **options: Any,
+) -> PreTrainedModel | PeftModel:
+    """A causal language model, with its adapter where it has one.
+
+    Args:
+        located: Where it lies.
+        dtype: Of the weights; "auto" is as they are stored.
+        revision: Branch, tag or commit of a Hub model.
+        trust_remote_code: For models with code of their own.
+        is_trainable: Whether an adapter's weights take gradients.
+        options: Of from_pretrained, such as attn_implementation, device_map or quantization_config.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            located.base, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, **options
+        )
+    except (ImportError, OSError, SafetensorError, ValueError) as error:
+        raise ModelError(f"model {located.base}: cannot be loaded: {error}") from error
+    if located.adapter is None:
+        return model
+    try:
+        return PeftModel.from_pretrained(model, located.adapter, is_trainable=is_trainable)
+    except (ImportError, OSError, RuntimeError, SafetensorError, ValueError) as error:
+        raise ModelError(f"adapter {located.adapter}: cannot be loaded onto {located.base}: {error}") from error
+
+
+def load_chat_tokenizer(
+    located: LocatedModel, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """Transformers' tokenizer of a model or an adapter.
+
+    Raises:
+        TokenizerError: it cannot be loaded.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(located.tokenizer, revision=revision, trust_remote_code=trust_remote_code)
+    except (ImportError, OSError, ValueError) as error:
+        raise TokenizerError(f"model {located.tokenizer}: transformers cannot load the tokenizer: {error}") from error
