@@ -20,6 +20,10 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    stage: Literal["dpo", "sft"] = Field(
+        default="dpo",
+        description="dpo trains on pairs. sft trains on answers: those of instruction rows, or pairs' chosen ones.",
+    )
     datasets: tuple[str, ...] = Field(
         default=(),
         description="Training sources, each ADAPTER[=SOURCE][:SPLIT][@FRACTION]: nectar, ultrafeedback=rows.parquet, "

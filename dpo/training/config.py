@@ -82,6 +82,46 @@ class TrainingConfig(DPOConfig):
     reference_free: bool = field(
         default=False, metadata={"help": "Do without a reference: its log-probabilities count as 0."}
     )
+    lora_rank: int | None = field(
+        default=None, metadata={"help": "Train a LoRA adapter of this rank and leave the model as it is. Default: off."}
+    )
+    lora_alpha: float | None = field(
+        default=None, metadata={"help": "The adapter counts alpha / rank times. Default: twice the rank."}
+    )
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter."})
+    lora_target_modules: list[str] | None = field(
+        default=None, metadata={"help": "Names of the layers that get an adapter, such as q_proj v_proj."}
+    )
+    lora_all_linear: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Give every linear layer but the head an adapter. Default: where --lora_target_modules is left out."
+        },
+    )
+    use_dora: bool = field(
+        default=False,
+        metadata={"help": "DoRA: the adapter learns directions, and magnitudes beside. arXiv:2402.09353."},
+    )
+    use_rslora: bool = field(
+        default=False, metadata={"help": "Rank-stabilized LoRA: alpha / sqrt(rank). arXiv:2312.03732."}
+    )
+    load_in_4bit: bool = field(
+        default=False,
+        metadata={
+            "help": "QLoRA: hold the model in 4 bits (nf4, quantized twice) under the adapter. For bitsandbytes."
+        },
+    )
+    device_map: str | None = field(
+        default=None,
+        metadata={
+            "help": "balanced, balanced_low_0 or sequential: spread one process's model over its devices.",
+            "choices": ("balanced", "balanced_low_0", "sequential"),
+        },
+    )
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Say what the run would do, planned on a sample of the rows, without loading weights."},
+    )
     max_tokens_per_micro_batch: int | None = field(
         default=None,
         metadata={
