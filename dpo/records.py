@@ -25,7 +25,7 @@ class Drop(Exception):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
         self.reason = reason
-        self.detail = detail
+        self.detail = detail.encode(errors="backslashreplace").decode()  # what is no valid Unicode cannot be written
 
 
 class Message(BaseModel):

@@ -59,3 +59,7 @@ def test_a_drop_is_raised_and_holds_its_reason_and_detail() -> None:
         raise Drop("tie", "both scores are 3")
     assert (caught.value.reason, caught.value.detail) == ("tie", "both scores are 3")
     assert Drop("tie").detail == ""
+
+
+def test_a_detail_can_be_written_whatever_was_found() -> None:
+    assert Drop("outvoted", "found \ud83d, ½").detail == "found \\ud83d, ½"
