@@ -38,14 +38,16 @@ class Message(BaseModel):
 
 
 class Preference(BaseModel):
-    """A prompt with a better and a worse answer."""
+    """A prompt with its answer and, unless it comes of an instruction row, a worse answer beside it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     prompt: tuple[Message, ...] = Field(min_length=1)
     """The conversation so far, oldest turn first, ending in a user turn."""
     chosen: str
-    rejected: str
+    """The better answer, or the only one."""
+    rejected: str | None = None
+    """The worse answer. None in an instruction row, which has one answer alone."""
     score_chosen: float | None = None
     """Higher is better; only comparable with the rejected score of the same pair."""
     score_rejected: float | None = None
@@ -53,6 +55,11 @@ class Preference(BaseModel):
     """The source as the user named it. Set by the pipeline."""
     row: int = -1
     """The raw row's number within its source, from 0. Set by the pipeline."""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The chosen answer and, where there is one, the rejected one."""
+        return (self.chosen,) if self.rejected is None else (self.chosen, self.rejected)
 
     @property
     def score_margin(self) -> float | None:

@@ -106,10 +106,15 @@ def pair(
     return Preference(prompt=(user(prompt),), chosen=chosen, rejected=rejected, **more)
 
 
+def instruction(prompt: str = "Name a noble gas.", answer: str = "Neon.", **more: Any) -> Preference:
+    """An instruction row whose prompt is one user turn."""
+    return Preference(prompt=(user(prompt),), chosen=answer, **more)
+
+
 def encoded(num_prompt: int, num_chosen: int, num_rejected: int) -> EncodedPair:
-    """A pair of so many tokens."""
+    """A pair of so many tokens; an instruction row where the rejected answer has none."""
     return EncodedPair(
-        preference=pair(),
+        preference=pair() if num_rejected else instruction(),
         prompt_ids=[1] * num_prompt,
         chosen_ids=[2] * num_chosen,
         rejected_ids=[3] * num_rejected,

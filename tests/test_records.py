@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from dpo.records import Drop, Message, Preference
-from tests.builders import assistant, pair, system, user
+from tests.builders import assistant, instruction, pair, system, user
 
 
 def test_a_prompt_of_several_turns_is_kept_in_order() -> None:
@@ -40,6 +40,11 @@ def test_content_that_is_not_text_is_refused_rather_than_converted(content: obje
 def test_keys_of_a_message_beside_role_and_content_are_left_out() -> None:
     message = Message.model_validate({"role": "user", "content": "Hi!", "name": "Ann", "weight": 1})
     assert message.model_dump() == {"role": "user", "content": "Hi!"}
+
+
+def test_an_instruction_row_has_one_answer_and_a_pair_two() -> None:
+    assert (instruction().rejected, instruction().answers) == (None, ("Neon.",))
+    assert pair().answers == ("Neon.", "Oxygen.")
 
 
 def test_a_preference_takes_no_field_it_does_not_know() -> None:

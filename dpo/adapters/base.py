@@ -10,6 +10,8 @@ __all__ = [
     "Example",
     "Pairing",
     "Row",
+    "Turns",
+    "answers_in",
     "open_prompt",
     "pair_conversations",
     "pair_ranked",
@@ -24,7 +26,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from typing import Any, Literal
@@ -33,6 +35,7 @@ from dpo.records import Drop, Message, Preference
 
 Row = Mapping[str, Any]
 Pairing = Literal["best_worst", "best_random", "adjacent", "all"]
+Turns = Literal["last", "all"]
 Example = tuple[Row, Sequence[Preference | Drop]]
 TURN = re.compile(r"\n\n(Human|Assistant):")
 
@@ -43,6 +46,8 @@ class AdapterOptions:
 
     pairing: Pairing = "best_worst"
     """How ranked answers become pairs."""
+    turns: Turns = "last"
+    """Which assistant turns of an instruction row's conversation are answers."""
     seed: int = 42
     """Makes random choices repeatable."""
     min_score_ratio: float = 2.0
@@ -60,9 +65,11 @@ class Adapter:
     hub_id: str | None
     """The data set on the Hugging Face Hub that is loaded where no source is named; None for a format."""
     split: str
-    """The split that holds the preferences."""
+    """The split that holds the preferences, or the instructions."""
     columns: tuple[str, ...]
     """Columns that every row needs. A source that has none of one of them is an error."""
+    rejected_is_optional: bool = False
+    """Whether rows may lack the column `rejected`, and are instruction rows then. Only a source of pairs needs it."""
     columns_are_named: bool = False
     """Whether the user says which column stands for each of these, with --column_NAME."""
     convert: Callable[[Row, AdapterOptions], Iterable[Preference | Drop]]
@@ -70,11 +77,17 @@ class Adapter:
     examples: tuple[Example, ...]
     """Pairs of a raw row and what it must give. The test suite runs them."""
 
-    def columns_in(self, names: Mapping[str, str]) -> tuple[str, ...]:
-        """The columns that a source needs, under the names it has for them; with all that the user named."""
+    def columns_in(self, names: Mapping[str, str], *, pairs: bool) -> tuple[str, ...]:
+        """The columns that a source needs, under the names it has for them; with all that the user named.
+
+        Args:
+            names: Which column stands for each, where the user says so.
+            pairs: Whether each row is to have a rejected answer.
+        """
+        needed = [name for name in self.columns if pairs or name != "rejected" or not self.rejected_is_optional]
         if not self.columns_are_named:
-            return self.columns
-        return tuple(dict.fromkeys([*(names.get(column, column) for column in self.columns), *names.values()]))
+            return tuple(needed)
+        return tuple(dict.fromkeys([*(names.get(column, column) for column in needed), *names.values()]))
 
 
 def read_text(row: Row, column: str) -> str:
@@ -162,31 +175,61 @@ def split_turns(text: str) -> tuple[Message, ...]:
     )
 
 
+def answers_in(
+    messages: Sequence[Message], options: AdapterOptions, *, untrained: Collection[int] = ()
+) -> Iterator[Preference | Drop]:
+    """Instruction rows from a conversation: an assistant turn as the answer to the turns before it.
+
+    What stands behind the last answer is left out, and so is an empty system message.
+
+    Args:
+        messages: The conversation, oldest turn first.
+        options: `turns` says which: the last assistant turn (1 row), or all (a row each).
+        untrained: Places of assistant turns that are no answers, and only stand in prompts.
+
+    Raises:
+        Drop: no_answer, where no turn is one.
+    """
+    places = [i for i, message in enumerate(messages) if message.role == "assistant" and i not in untrained]
+    if not places:
+        raise Drop("no_answer", "the conversation has no assistant turn to train on")
+    start = 1 if messages[0].role == "system" and not messages[0].content else 0
+    for place in places if options.turns == "all" else places[-1:]:
+        prompt = tuple(messages[start:place])
+        if not prompt:
+            yield Drop("empty_prompt", "the conversation begins with an answer")
+        elif prompt[-1].role != "user":
+            yield Drop("prompt_not_user", f"an answer follows a turn of '{prompt[-1].role}'")
+        else:
+            yield Preference(prompt=prompt, chosen=messages[place].content)
+
+
 def pair_conversations(
-    row: Row, chosen: tuple[Message, ...], rejected: tuple[Message, ...], *, prompt: tuple[Message, ...] = ()
+    row: Row, chosen: tuple[Message, ...], rejected: tuple[Message, ...] | None, *, prompt: tuple[Message, ...] = ()
 ) -> Preference:
     """A pair from two conversations that end in the answers, with the row's scores where it has them.
 
     Args:
         row: Read for score_chosen and score_rejected.
         chosen: Ends in the better answer; may hold the prompt before it.
-        rejected: Likewise.
+        rejected: Likewise; None in an instruction row.
         prompt: What comes before both, unless they hold it themselves.
 
     Raises:
         Drop: malformed_row, where a conversation does not end in an assistant turn;
             prompts_differ, where the two answer different conversations.
     """
-    for name, messages in (("chosen", chosen), ("rejected", rejected)):
+    answered = {"chosen": chosen} if rejected is None else {"chosen": chosen, "rejected": rejected}
+    for name, messages in answered.items():
         if not messages or messages[-1].role != "assistant":
             raise Drop("malformed_row", f"'{name}' does not end in an assistant turn")
-    if chosen[:-1] != rejected[:-1]:
+    if rejected is not None and chosen[:-1] != rejected[:-1]:
         raise Drop("prompts_differ", "chosen and rejected answer different conversations")
     holds_prompt = chosen[: len(prompt)] == prompt
     return Preference(
         prompt=chosen[:-1] if holds_prompt else prompt + chosen[:-1],
         chosen=chosen[-1].content,
-        rejected=rejected[-1].content,
+        rejected=None if rejected is None else rejected[-1].content,
         score_chosen=row.get("score_chosen"),
         score_rejected=row.get("score_rejected"),
     )

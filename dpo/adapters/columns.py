@@ -8,7 +8,8 @@ and one that needs none:
 
     {"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen."}
 
-Columns hold text or messages, as in `triplets`. --column_system names a column of system messages,
+Columns hold text or messages, as in `triplets`. Rows without a rejected answer are instruction rows:
+--stage sft --column_prompt question --column_chosen answer. --column_system names a column of system messages,
 --column_score_chosen and --column_score_rejected of scores; a column that is not named keeps its own name.
 """
 
@@ -22,7 +23,7 @@ from dpo.records import Drop, Message, Preference
 def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
     named = {column: value for column, value in row.items() if column not in options.columns}
     named |= {ours: row[theirs] for ours, theirs in options.columns.items()}
-    chosen, rejected = triplets.read_answer(named, "chosen"), triplets.read_answer(named, "rejected")
+    chosen, rejected = triplets.read_answer(named, "chosen"), triplets.read_rejected(named)
     system = read_text(named, "system") if named.get("system") else ""
     before = (Message(role="system", content=system),) if system else ()
     yield pair_conversations(named, chosen, rejected, prompt=before + triplets.read_prompt(named))
@@ -43,6 +44,7 @@ EXAMPLES = (
             )
         ],
     ),
+    ({"prompt": "Name a noble gas.", "chosen": "Neon."}, [Preference(prompt=(_QUESTION,), chosen="Neon.")]),
     ({"prompt": "Name a noble gas.", "chosen": 7, "rejected": "Oxygen."}, [Drop("malformed_row")]),
 )
 
@@ -51,6 +53,7 @@ ADAPTER = Adapter(
     hub_id=None,
     split="train",
     columns=("prompt", "chosen", "rejected"),
+    rejected_is_optional=True,
     columns_are_named=True,
     convert=convert,
     examples=EXAMPLES,

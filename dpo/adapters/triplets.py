@@ -11,7 +11,8 @@ Raw rows, as text, as messages, and as messages that hold their prompt:
     {"chosen": [{"role": "user", "content": "Name a noble gas."}, {"role": "assistant", "content": "Neon."}],
      "rejected": [{"role": "user", "content": "Name a noble gas."}, {"role": "assistant", "content": "Oxygen."}]}
 
-A prompt that is text becomes one user turn. `score_chosen` and `score_rejected` are read where they are given.
+A prompt that is text becomes one user turn. `score_chosen` and `score_rejected` are read where they are given. A row
+without `rejected`, or with null there, is an instruction row, and `chosen` its answer.
 """
 
 from collections.abc import Iterator
@@ -21,8 +22,7 @@ from dpo.records import Drop, Message, Preference
 
 
 def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
-    chosen, rejected = read_answer(row, "chosen"), read_answer(row, "rejected")
-    yield pair_conversations(row, chosen, rejected, prompt=read_prompt(row))
+    yield pair_conversations(row, read_answer(row, "chosen"), read_rejected(row), prompt=read_prompt(row))
 
 
 def read_prompt(row: Row) -> tuple[Message, ...]:
@@ -43,6 +43,11 @@ def read_answer(row: Row, column: str) -> tuple[Message, ...]:
     return read_messages(row, column)
 
 
+def read_rejected(row: Row) -> tuple[Message, ...] | None:
+    """The worse answer; None where there is none."""
+    return None if row.get("rejected") is None else read_answer(row, "rejected")
+
+
 _USER = {"role": "user", "content": "Name a noble gas."}
 _NEON = {"role": "assistant", "content": "Neon."}
 _OXYGEN = {"role": "assistant", "content": "Oxygen."}
@@ -53,6 +58,10 @@ EXAMPLES = (
     ({"prompt": [_USER], "chosen": [_NEON], "rejected": [_OXYGEN]}, [_PREFERENCE]),
     ({"chosen": [_USER, _NEON], "rejected": [_USER, _OXYGEN]}, [_PREFERENCE]),
     ({"prompt": "Name a noble gas.", "chosen": [_USER, _NEON], "rejected": [_USER, _OXYGEN]}, [_PREFERENCE]),
+    (
+        {"prompt": "Name a noble gas.", "chosen": "Neon."},
+        [Preference(prompt=(Message.model_validate(_USER),), chosen="Neon.")],
+    ),
     ({"prompt": "Name a noble gas.", "chosen": ["Neon."], "rejected": "Oxygen."}, [Drop("malformed_row")]),
 )
 
@@ -61,6 +70,7 @@ ADAPTER = Adapter(
     hub_id="trl-lib/ultrafeedback_binarized",
     split="train",
     columns=("chosen", "rejected"),
+    rejected_is_optional=True,
     convert=convert,
     examples=EXAMPLES,
 )

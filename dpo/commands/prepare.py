@@ -25,7 +25,8 @@ def add_to(commands: Any) -> None:
         "--format",
         choices=FORMATS,
         default="arrow",
-        help="arrow has token ids and is what main.py reads; jsonl and parquet hold prompt, chosen, rejected as text.",
+        help="arrow has token ids and is what main.py reads; jsonl and parquet hold prompt, chosen, rejected as text, "
+        "with --stage sft prompt and chosen.",
     )
     add_data_flags(parser, leave_out=("prepared",))
     parser.set_defaults(command=run, parser=parser)
@@ -40,7 +41,9 @@ def run(options: argparse.Namespace) -> None:
     check_output(options.output, overwrite=options.overwrite)
     prepared = prepare(config, tokenizer_of(options), progress=sys.stderr.isatty())
     publish(options.output, lambda folder: export(prepared, folder, options.format), replace=options.overwrite)
-    print(f"{prepared.report.table()}\n\n{options.output}: {describe(prepared.report.pairs)}")
+    report = prepared.report
+    written = ", ".join(f"{count:,} {report.noun}s in {split}" for split, count in report.pairs.items() if count)
+    print(f"{report.table()}\n\n{options.output}: {written}")
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:
@@ -60,7 +63,3 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
         raise ConfigError(
             f"--overwrite: {folder} holds no preparation, and is left as it is.\n  Choose another folder."
         )
-
-
-def describe(pairs: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} pairs in {split}" for split, count in pairs.items() if count)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
-from dpo.adapters.base import Adapter, AdapterOptions, Pairing, Row
+from dpo.adapters.base import Adapter, AdapterOptions, Pairing, Row, Turns
 from dpo.data.config import DataConfig
 from dpo.data.conversion import convert_row
 from dpo.data.filters import check_pair
@@ -20,6 +20,7 @@ from dpo.records import Drop, Preference
 
 NUM_MALFORMED_ROWS = 2000
 PAIRINGS: tuple[Pairing, ...] = get_args(Pairing)
+TURNS: tuple[Turns, ...] = get_args(Turns)
 
 
 def check_adapter(adapter: Adapter, *, num_malformed_rows: int = NUM_MALFORMED_ROWS) -> list[str]:
@@ -54,7 +55,7 @@ def check_description(adapter: Adapter) -> Iterator[str]:
         return
     first, given = adapter.examples[0]
     if not any(isinstance(candidate, Preference) for candidate in given):
-        yield "example 0 gives no Preference: the first one is shown to users, so it should be a pair."
+        yield "example 0 gives no Preference: the first one is shown to users, so it should give one."
     if missing := [column for column in adapter.columns if column not in first]:
         yield f"example 0 lacks {', '.join(missing)}, which `columns` says that every row has."
     docstring = sys.modules[adapter.convert.__module__].__doc__ or ""
@@ -87,7 +88,7 @@ def check_malformed_rows(adapter: Adapter, number: int) -> Iterator[str]:
     rows = [row for row, _ in adapter.examples]
     for _ in range(number):
         row = mutate(generator.choice(rows), generator)
-        options = AdapterOptions(pairing=generator.choice(PAIRINGS))
+        options = AdapterOptions(pairing=generator.choice(PAIRINGS), turns=generator.choice(TURNS))
         try:
             complaints = list(check_row(row, adapter, options))
         except Exception as error:
@@ -99,15 +100,19 @@ def check_malformed_rows(adapter: Adapter, number: int) -> Iterator[str]:
 
 
 def check_row(row: Row, adapter: Adapter, options: AdapterOptions) -> Iterator[str]:
-    config = DataConfig(datasets=(adapter.name,))
     for candidate in convert_row(row, adapter, options):
-        drop = candidate if isinstance(candidate, Drop) else check_pair(candidate, config)
+        drop = candidate if isinstance(candidate, Drop) else check_pair(candidate, config_for(candidate))
         if drop is None:
             candidate.model_dump_json().encode()  # type: ignore[union-attr]
             continue
         json.dumps([drop.reason, drop.detail], ensure_ascii=False).encode()
         if not drop.reason.isidentifier():
             yield f"a row gives the reason {drop.reason!r}, expected a short name such as 'too_old'."
+
+
+def config_for(preference: Preference) -> DataConfig:
+    """Of the stage that trains on it."""
+    return DataConfig(stage="sft" if preference.rejected is None else "dpo")
 
 
 def comparable(candidate: Preference | Drop) -> Preference | str:

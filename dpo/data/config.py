@@ -1,6 +1,6 @@
 """What a user may ask of the data: the flags that main.py and the data commands share."""
 
-__all__ = ["DataConfig"]
+__all__ = ["DataConfig", "Stage"]
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,11 +8,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dpo.adapters.base import AdapterOptions, Pairing
+from dpo.adapters.base import AdapterOptions, Pairing, Turns
 from dpo.errors import ConfigError
 
+Stage = Literal["dpo", "sft"]
 COLUMNS = ("prompt", "chosen", "rejected", "system", "score_chosen", "score_rejected")
 """What the adapter `columns` reads; --column_NAME says where."""
+COMPARING = (
+    *("pairing", "column_rejected", "column_score_chosen", "column_score_rejected", "keep_ties", "keep_identical"),
+    *("min_score_margin", "drop_conflicts", "balance_length"),
+)
+"""Flags that are about a second answer. In stage sft there is none."""
 
 
 class DataConfig(BaseModel):
@@ -20,7 +26,7 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    stage: Literal["dpo", "sft"] = Field(
+    stage: Stage = Field(
         default="dpo",
         description="dpo trains on pairs. sft trains on answers: those of instruction rows, or pairs' chosen ones.",
     )
@@ -42,7 +48,8 @@ class DataConfig(BaseModel):
         default=0.0,
         ge=0,
         lt=1,
-        description="Share of the kept pairs to hold out, split by prompt so that no prompt stands on both sides.",
+        description="Share of the kept pairs to hold out, split by prompt so that no prompt stands on both sides; with "
+        "--turns all by the first question, so that no conversation does.",
     )
     template: str = Field(
         default="chatml",
@@ -52,6 +59,11 @@ class DataConfig(BaseModel):
     max_prompt_length: int | None = Field(default=None, gt=0, description="Longest prompt.")
     max_target_length: int | None = Field(default=None, gt=0, description="Longest answer, end token included.")
     pairing: Pairing = Field(default="best_worst", description="How ranked answers become pairs.")
+    turns: Turns = Field(
+        default="last",
+        description="For --stage sft, of conversations (messages, slim_orca, ultrachat): whether the last assistant "
+        "turn is the answer, or all are, each a row of its own with the turns before it as its prompt.",
+    )
     min_score_ratio: float = Field(
         default=2.0, ge=1, description="Smallest ratio of the better to the worse score of a pair, for shp."
     )
@@ -138,7 +150,8 @@ class DataConfig(BaseModel):
         """Refuse what contradicts itself.
 
         Raises:
-            ConfigError: no training source, two ways to hold out, or a bound that no pair can reach.
+            ConfigError: no training source, a flag of another stage, two ways to hold out, or a bound that no pair can
+                reach.
         """
         if self.prepared is not None:
             self.check_prepared_alone()
@@ -148,6 +161,7 @@ class DataConfig(BaseModel):
                 "no training data: expected --datasets ADAPTER[=SOURCE][@FRACTION] ...\n"
                 "  `python -m dpo adapters` lists the adapters, and --help every flag."
             )
+        self.check_stage()
         if self.eval_datasets and self.validation_split:
             raise ConfigError(
                 "--eval_datasets and --validation_split both say what to hold out.\n  Pass one of the two."
@@ -175,6 +189,20 @@ class DataConfig(BaseModel):
                     f"  Lower --{name} or raise --max_length."
                 )
 
+    def check_stage(self) -> None:
+        """Refuse flags that have no meaning in the stage."""
+        if self.stage == "dpo" and self.turns != "last":
+            raise ConfigError(
+                f"--turns {self.turns} makes answers of a conversation's turns, and --stage dpo trains on pairs.\n"
+                "  Leave it out, or pass --stage sft."
+            )
+        for name in COMPARING if self.stage == "sft" else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ConfigError(
+                    f"--{name} is about the two answers of a pair, and --stage sft takes one: the chosen, or the best "
+                    "of several.\n  Leave it out."
+                )
+
     def check_prepared_alone(self) -> None:
         """Refuse a folder that is none, and flags that a preparation has decided already."""
         if not self.prepared_folder.is_dir():
@@ -182,7 +210,7 @@ class DataConfig(BaseModel):
                 f"--prepared {self.prepared}: there is no such folder.\n  `python -m dpo prepare --output` makes one."
             )
         for name, field in type(self).model_fields.items():
-            if name not in ("prepared", "seed") and getattr(self, name) != field.default:
+            if name not in ("prepared", "seed", "stage") and getattr(self, name) != field.default:
                 raise ConfigError(
                     f"--{name} is decided already in --prepared {self.prepared}.\n  Leave out one of the two."
                 )
@@ -203,6 +231,7 @@ class DataConfig(BaseModel):
         given = {name: getattr(self, f"column_{name}") for name in COLUMNS}
         return AdapterOptions(
             pairing=self.pairing,
+            turns=self.turns,
             seed=self.seed,
             min_score_ratio=self.min_score_ratio,
             columns={name: column for name, column in given.items() if column is not None},

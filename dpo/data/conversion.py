@@ -18,7 +18,7 @@ from dpo.data.filters import check_encoded, check_pair
 from dpo.data.near_duplicates import signature
 from dpo.data.report import SourceReport
 from dpo.data.source import Source
-from dpo.data.split import prompt_key, text_key
+from dpo.data.split import opening_key, prompt_key, text_key
 from dpo.data.template import load_template
 from dpo.data.tokenization import Tokenizer
 from dpo.errors import AdapterError, DataError
@@ -31,6 +31,8 @@ BATCH_PAIRS = 500
 STRICT_DROPS = ("no_end_token", "unknown_role")
 """Drops that --strict makes errors; most others are what a filter is for."""
 STRICT_FLAGS = ("boundary_shift", "double_bos")
+SET_ASIDE = {"rejected": None, "score_chosen": None, "score_rejected": None}
+"""What stage sft does not look at."""
 
 SCHEMA = pa.schema(
     {
@@ -47,18 +49,19 @@ SCHEMA = pa.schema(
         "flags": pa.list_(pa.string()),
     }
 )
-"""A prepared pair."""
+"""A prepared pair. In stage sft `rejected` and the scores are null, and `rejected_ids` is empty."""
 TRAITS = pa.schema(
     {
         "source": pa.string(),
         "row": pa.int64(),
         "prompt_key": pa.binary(16),
         "chosen_key": pa.binary(16),
-        "rejected_key": pa.binary(16),
+        "rejected_key": pa.binary(16),  # of stage sft, the same for all
+        "opening_key": pa.binary(),  # of varying length, so that what is not asked for takes no room
         "chosen_length": pa.int32(),
         "rejected_length": pa.int32(),
         "flags": pa.list_(pa.string()),
-        "signature": pa.binary(),  # of varying length, so that one that is not asked for takes no room
+        "signature": pa.binary(),
     }
 )
 """The little of a pair that is kept in memory for what can only be decided over all pairs: duplicates, the split."""
@@ -123,7 +126,7 @@ class Converter:
                 account.drop(Drop("not_sampled", f"@{source.fraction:g}"), number)
                 continue
             try:
-                candidates = convert_row(row, source.adapter, self.options)
+                candidates = self.candidates(row, source.adapter)
             except AdapterError as error:
                 raise AdapterError(f"{source.spec}, row {number}: {error}") from error
             account.enter(len(candidates))
@@ -135,6 +138,13 @@ class Converter:
                 else:
                     assert isinstance(candidate, Preference)
                     yield candidate.model_copy(update={"source": source.spec, "row": number})
+
+    def candidates(self, row: Any, adapter: Adapter) -> list[Preference | Drop]:
+        """What the stage takes of what an adapter makes of a row."""
+        found = convert_row(row, adapter, self.options)
+        if self.config.stage == "dpo":
+            return found
+        return [one if isinstance(one, Drop) else one.model_copy(update=SET_ASIDE) for one in found]
 
     def check(self, preference: Preference) -> Drop | None:
         return check_pair(preference, self.config) or self.contamination.check(preference)
@@ -164,7 +174,8 @@ class Converter:
             "row": preference.row,
             "prompt_key": prompt_key(preference),
             "chosen_key": text_key(preference.chosen),
-            "rejected_key": text_key(preference.rejected),
+            "rejected_key": text_key(preference.rejected or ""),
+            "opening_key": opening_key(preference) if self.config.turns == "all" else None,
             "chosen_length": len(pair.chosen_ids),
             "rejected_length": len(pair.rejected_ids),
             "flags": pair.flags,

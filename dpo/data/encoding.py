@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 from dpo.data.template import Template
 from dpo.data.tokenization import Tokenizer
@@ -31,6 +32,7 @@ class EncodedPair:
     chosen_ids: list[int]
     """The answer, ending in the end-of-turn token."""
     rejected_ids: list[int]
+    """Likewise; empty where there is no rejected answer."""
     boundary_shift: bool
     """Whether a token would have merged across the end of the prompt, in either answer."""
     double_bos: bool = False
@@ -40,9 +42,10 @@ class EncodedPair:
 
     @property
     def lengths(self) -> dict[str, int]:
-        """Tokens of each part, and of the whole that max_length bounds: the prompt and its longer answer."""
+        """Tokens of each part there is, and of the whole that max_length bounds: the prompt and its longer answer."""
         prompt, chosen, rejected = len(self.prompt_ids), len(self.chosen_ids), len(self.rejected_ids)
-        return {"prompt": prompt, "chosen": chosen, "rejected": rejected, "whole": prompt + max(chosen, rejected)}
+        answers = {"chosen": chosen, "rejected": rejected} if rejected else {"chosen": chosen}
+        return {"prompt": prompt, **answers, "whole": prompt + max(chosen, rejected)}
 
     @property
     def flags(self) -> list[str]:
@@ -92,36 +95,36 @@ class PairEncoder:
             DataError: a text holds a control token's literal and the user asked for an error.
         """
         rendered = [self._render_or_drop(preference) for preference in preferences]
-        texts = [text for three in rendered if not isinstance(three, Drop) for text in self._cut(*three)]
+        pieces = [piece for texts in rendered if not isinstance(texts, Drop) for piece in self._cut(*texts)]
         # Each text once: what opens the answer is always the same, and pairs of one row share prompts and answers.
-        different = list(dict.fromkeys(texts))
+        different = list(dict.fromkeys(pieces))
         ids_of = dict(zip(different, self.tokenizer.encode(different), strict=True))
-        ids = (ids_of[text] for text in texts)
+        ids = (ids_of[piece] for piece in pieces)
         return [
-            three if isinstance(three, Drop) else self._split(preference, three, [next(ids) for _ in range(4)])
-            for preference, three in zip(preferences, rendered, strict=True)
+            texts if isinstance(texts, Drop) else self._split(preference, texts, list(islice(ids, len(texts) + 1)))
+            for preference, texts in zip(preferences, rendered, strict=True)
         ]
 
-    def _cut(self, prompt: str, chosen: str, rejected: str) -> tuple[str, str, str, str]:
+    def _cut(self, prompt: str, *answered: str) -> list[str]:
         """What is encoded of a pair: the prompt up to its last control token, and from there prompt, chosen, rejected.
 
         A tokenizer encodes what stands before and behind a control token by itself, so that no id depends on the text
-        beyond it: the long beginning is encoded once for all three.
+        beyond it: the long beginning is encoded once for all of them.
         """
         cut = max((found.start() for found in self._barriers.finditer(prompt)), default=0)
-        return prompt[:cut], prompt[cut:], chosen[cut:], rejected[cut:]
+        return [prompt[:cut], *(text[cut:] for text in (prompt, *answered))]
 
-    def render(self, preference: Preference) -> tuple[str, str, str]:
-        """Texts of the prompt, the prompt with the chosen, and the prompt with the rejected answer."""
-        chosen, rejected = (
+    def render(self, preference: Preference) -> tuple[str, ...]:
+        """Texts of the prompt, the prompt with the chosen and, where there is one, with the rejected answer."""
+        answered = (
             self.template.render(
                 [*preference.prompt, Message(role="assistant", content=answer)], add_generation_prompt=False
             )
-            for answer in (preference.chosen, preference.rejected)
+            for answer in preference.answers
         )
-        return self.template.render(preference.prompt, add_generation_prompt=True), chosen, rejected
+        return self.template.render(preference.prompt, add_generation_prompt=True), *answered
 
-    def _render_or_drop(self, preference: Preference) -> tuple[str, str, str] | Drop:
+    def _render_or_drop(self, preference: Preference) -> tuple[str, ...] | Drop:
         if self.special_tokens_in_text != "keep" and (literal := self._find_literal(preference)):
             if self.special_tokens_in_text == "error":
                 raise DataError(
@@ -130,14 +133,14 @@ class PairEncoder:
                 )
             return Drop("special_token_in_text", f"the text holds {literal}")
         try:
-            prompt, chosen, rejected = self.render(preference)
+            texts = self.render(preference)
         except TemplateError as error:
             return Drop("template_refused", str(error))
-        if not (chosen.startswith(prompt) and rejected.startswith(prompt)):
+        if not all(text.startswith(texts[0]) for text in texts[1:]):
             return Drop("prompt_not_prefix", "the template renders the prompt differently once an answer follows")
-        return prompt, chosen, rejected
+        return texts
 
-    def _split(self, preference: Preference, texts: tuple[str, str, str], ids: list[list[int]]) -> EncodedPair | Drop:
+    def _split(self, preference: Preference, texts: tuple[str, ...], ids: list[list[int]]) -> EncodedPair | Drop:
         beginning, rest_of_prompt, *wholes = ids
         shifted = False
         completions = []
@@ -157,7 +160,7 @@ class PairEncoder:
             preference=preference,
             prompt_ids=prompt_ids,
             chosen_ids=completions[0],
-            rejected_ids=completions[1],
+            rejected_ids=[] if preference.rejected is None else completions[1],
             boundary_shift=shifted,
             double_bos=prompt_ids[:2] == [self._bos_id] * 2,
             literal_in_text=self.special_tokens_in_text == "keep" and self._find_literal(preference) is not None,
@@ -178,7 +181,7 @@ class PairEncoder:
         return any_of(self.tokenizer.barriers)
 
     def _find_literal(self, preference: Preference) -> str | None:
-        for text in (*(message.content for message in preference.prompt), preference.chosen, preference.rejected):
+        for text in (*(message.content for message in preference.prompt), *preference.answers):
             if found := self._literals.search(text):
                 return found.group()
         return None

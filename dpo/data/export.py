@@ -8,7 +8,11 @@ from pathlib import Path
 
 from dpo.data.pipeline import MADE_BY_PREPARE, PreparedData
 
-TRIPLET = ("prompt", "chosen", "rejected", "score_chosen", "score_rejected", "source", "row")
+TEXTS = {
+    "dpo": ("prompt", "chosen", "rejected", "score_chosen", "score_rejected", "source", "row"),
+    "sft": ("prompt", "chosen", "source", "row"),
+}
+"""The columns of each stage that are text, or beside it."""
 
 
 def export(prepared: PreparedData, folder: Path, form: str) -> None:
@@ -29,8 +33,8 @@ def export(prepared: PreparedData, folder: Path, form: str) -> None:
     for split, pairs in (("train", prepared.train), ("eval", prepared.eval)):
         if pairs is None:
             continue
-        triplets = pairs.select_columns(list(TRIPLET))
+        texts = pairs.select_columns(list(TEXTS[prepared.report.stage]))
         if form == "jsonl":
-            triplets.to_json(folder / f"{split}.jsonl", force_ascii=False)
+            texts.to_json(folder / f"{split}.jsonl", force_ascii=False)
         else:
-            triplets.to_parquet(folder / f"{split}.parquet")
+            texts.to_parquet(folder / f"{split}.parquet")

@@ -11,12 +11,14 @@ from dpo.records import Drop, Preference
 def check_pair(preference: Preference, config: DataConfig) -> Drop | None:
     """Find what makes a pair unfit to learn from, by its text and scores.
 
-    Reasons, in the order they are looked for: invalid_text, tie, empty_prompt, empty_chosen, empty_rejected,
-    identical, below_margin, refusal.
+    Reasons, in the order they are looked for: no_rejected, invalid_text, tie, empty_prompt, empty_chosen,
+    empty_rejected, identical, below_margin, refusal. Where there is one answer and no score, as in stage sft, those
+    that compare two find nothing.
     """
-    texts = [*(message.content for message in preference.prompt), preference.chosen, preference.rejected]
+    if preference.rejected is None and config.stage == "dpo":
+        return Drop("no_rejected", "there is no worse answer; --stage sft trains on such rows")
     try:
-        "".join(texts).encode()
+        "".join((*(message.content for message in preference.prompt), *preference.answers)).encode()
     except UnicodeEncodeError as error:
         return Drop("invalid_text", f"no valid Unicode: {error.reason}")
     score = preference.score_chosen
@@ -26,7 +28,7 @@ def check_pair(preference: Preference, config: DataConfig) -> Drop | None:
         return Drop("empty_prompt")
     if not preference.chosen.strip():
         return Drop("empty_chosen")
-    if not preference.rejected.strip():
+    if preference.rejected is not None and not preference.rejected.strip():
         return Drop("empty_rejected")
     if preference.chosen == preference.rejected and not config.keep_identical:
         return Drop("identical", "chosen and rejected are the same text")

@@ -2,7 +2,8 @@
 
 Two pairs are near duplicates where each of prompt, chosen and rejected is alike: at least four fifths of the five-word
 runs that either has are in both (Jaccard similarity, Broder 1997), each symbol a word. Texts of fewer than ten words
-must be equal but for case and spaces. Pairs that share a prompt and one answer, as ranked answers do, are none.
+must be equal but for case and spaces. Pairs that share a prompt and one answer, as ranked answers do, are none. Of
+instruction rows, prompt and answer are compared.
 """
 
 __all__ = ["find_near_duplicates", "signature"]
@@ -23,12 +24,13 @@ NUM_HASHES = 128
 """Of each signature."""
 SCHEME = "affine32"
 
-Parts = tuple[set[str], set[str], set[str]]
+Parts = list[set[str]]
+"""The runs of prompt, chosen and, where there is one, rejected."""
 
 
 def parts_of(preference: Preference) -> Parts:
     prompt = "\n".join(message.content for message in preference.prompt)
-    return shingles(prompt), shingles(preference.chosen), shingles(preference.rejected)
+    return [shingles(text) for text in (prompt, *preference.answers)]
 
 
 def shingles(text: str) -> set[str]:
@@ -39,7 +41,7 @@ def shingles(text: str) -> set[str]:
 def signature(preference: Preference) -> bytes:
     """What MinHash keeps of a pair: 4 * NUM_HASHES bytes.
 
-    It is of the three parts' runs together, each marked with its part: pairs that are alike in every part are at
+    It is of all parts' runs together, each marked with its part: pairs that are alike in every part are at
     least as alike as a whole.
     """
     from datasketch import MinHash

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import dpo
 from dpo.cache import cache_root, publish
-from dpo.data.config import DataConfig
+from dpo.data.config import DataConfig, Stage
 from dpo.data.conversion import SCHEMA, TRAITS, batched
 from dpo.data.report import DataReport, SourceReport
 from dpo.data.selection import Selection, select
@@ -55,7 +55,7 @@ class PreparedData:
 
     @cached_property
     def train(self) -> Any:
-        """The pairs to train on, a datasets.Dataset with the columns of SCHEMA."""
+        """The pairs to train on, or in stage sft the answers, a datasets.Dataset with the columns of SCHEMA."""
         return self._load("train")
 
     @cached_property
@@ -81,11 +81,11 @@ class PreparedData:
         )
 
 
-def open_prepared(folder: Path, tokenizer: Tokenizer) -> PreparedData:
+def open_prepared(folder: Path, tokenizer: Tokenizer, *, stage: Stage = "dpo") -> PreparedData:
     """A preparation that lies in a folder of the user's.
 
     Raises:
-        DataError: the folder holds none, or its ids are of another tokenizer.
+        DataError: the folder holds none, or it is of another stage, or its ids are of another tokenizer.
     """
     if (folder / "manifest.json").is_file() and not (folder / "train").is_dir():
         raise DataError(
@@ -102,6 +102,11 @@ def open_prepared(folder: Path, tokenizer: Tokenizer) -> PreparedData:
             f"--prepared {folder}: {type(error).__name__}: {error}\n"
             f"  Expected what `python -m dpo prepare --output {folder}` makes."
         ) from error
+    if prepared.report.stage != stage:
+        raise DataError(
+            f"--prepared {folder}: it was prepared with --stage {prepared.report.stage}, and this is --stage {stage}.\n"
+            f"  Pass --stage {prepared.report.stage}, or prepare it again with --stage {stage}."
+        )
     if made_with != tokenizer.fingerprint():
         raise DataError(
             f"--prepared {folder}: its token ids are of another tokenizer than that of --model_name_or_path.\n"
@@ -182,7 +187,7 @@ class Preparation:
         self.workers = workers
         self.folder = folder
         self.progress = progress
-        self.report = DataReport()
+        self.report = DataReport(stage=config.stage)
 
     def run(self, sources: list[Source], eval_sources: list[Source]) -> None:
         traits = self.write_pairs("train", sources)
@@ -195,7 +200,7 @@ class Preparation:
         if held_out and (shared := len(held_out.intersection(selected["train"].column("prompt_key")))):
             self.report.notes.append(
                 f"warning: {shared:,} prompts stand in both the training and the eval sources "
-                "(--drop_leaked_prompts drops the training pairs)"
+                f"(--drop_leaked_prompts drops the training {self.report.noun}s)"
             )
         self.report.pairs = self.write_splits(selected)
         self.report.check()
@@ -205,9 +210,10 @@ class Preparation:
             if split == "eval" and self.config.validation_split:
                 raise DataError(
                     f"--validation_split {self.config.validation_split:g} of {len(selected['train'].kept):,} kept "
-                    "pairs holds out none.\n  Raise it, or leave it out."
+                    f"{self.report.noun}s holds out none.\n  Raise it, or leave it out."
                 )
-            raise DataError(f"no pair is left to {split} on, of {self.report.total().rows:,} rows:\n{self.table()}")
+            rows = self.report.total().rows
+            raise DataError(f"no {self.report.noun} is left to {split} on, of {rows:,} rows:\n{self.table()}")
         self.report.save(self.folder / "data_report.json")
 
     def table(self) -> str:
@@ -226,7 +232,7 @@ class Preparation:
         with pa.OSFile(str(self.folder / f"{split}.arrow"), "wb") as file, pa.ipc.new_stream(file, SCHEMA) as writer:
             for source in sources:
                 account = self.report.sources.setdefault(source.spec, SourceReport())
-                rows = batched(open_source(source, columns), BATCH_ROWS)
+                rows = batched(open_source(source, columns, pairs=self.config.stage == "dpo"), BATCH_ROWS)
                 with tqdm(desc=source.spec, unit=" rows", disable=not self.progress, leave=False) as bar:
                     for converted in self.workers.convert(source, rows):
                         account.add(converted.account)
@@ -266,7 +272,7 @@ class Preparation:
         places = {split: (split, selection.kept) for split, selection in selected.items()}
         if self.config.validation_split and selected["train"].kept:
             kept = selected["train"].kept
-            keys = selected["train"].column("prompt_key")
+            keys = selected["train"].column("opening_key" if self.config.turns == "all" else "prompt_key")
             train, held_out = split_by_prompt(keys, self.config.validation_split, self.config.seed)
             places = {"train": ("train", [kept[i] for i in train]), "eval": ("train", [kept[i] for i in held_out])}
         for split, (file, indices) in sorted(places.items(), reverse=True):

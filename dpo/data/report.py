@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dpo.data.config import Stage
 from dpo.data.encoding import FLAGS
 from dpo.errors import DataError
 from dpo.records import Drop
@@ -23,8 +24,8 @@ LENGTH_STEP = 16
 class SourceReport:
     """The account of one source.
 
-    A row of the account is one pair, or one raw row that gave none. For an adapter that makes several pairs of a
-    raw row (ranked answers), rows is larger than raw_rows.
+    A row of the account is one pair (in stage sft one answer), or one raw row that gave none. For an adapter that makes
+    several pairs of a raw row (ranked answers, all turns of a conversation), rows is larger than raw_rows.
     """
 
     raw_rows: int = 0
@@ -37,7 +38,8 @@ class SourceReport:
     lengths: dict[str, Counter[int]] = field(default_factory=dict)
     """Of prompt, chosen, rejected and whole: pairs by length in tokens, rounded up to a multiple of LENGTH_STEP.
 
-    Pairs that were dropped after they were encoded are among them, so that other bounds can be weighed.
+    In stage sft there is no rejected. Pairs that were dropped after they were encoded are among them, so that other
+    bounds can be weighed.
     """
     within_max_length: int = 0
     """Encoded pairs that max_length lets through, whatever else they are dropped for."""
@@ -99,11 +101,18 @@ class SourceReport:
 class DataReport:
     """The account of a whole preparation."""
 
+    stage: Stage = "dpo"
+    """What the rows are prepared for."""
     sources: dict[str, SourceReport] = field(default_factory=dict)
     pairs: dict[str, int] = field(default_factory=dict)
-    """Kept pairs by where they went: train, eval."""
+    """Kept pairs, or in stage sft answers, by where they went: train, eval."""
     notes: list[str] = field(default_factory=list)
     """What a reader should know beside the counts."""
+
+    @property
+    def noun(self) -> str:
+        """What one of those that were kept is called."""
+        return "pair" if self.stage == "dpo" else "answer"
 
     def total(self) -> SourceReport:
         total = SourceReport()
@@ -118,10 +127,11 @@ class DataReport:
         total = self.total()
         total.check("total")
         if total.kept != sum(self.pairs.values()):
-            raise DataError(f"{total.kept} pairs kept, but {self.pairs} written")
+            raise DataError(f"{total.kept} {self.noun}s kept, but {self.pairs} written")
 
     def save(self, file: Path) -> None:
         content = {
+            "stage": self.stage,
             "total": self.total().counts(),
             "sources": {name: source.counts() for name, source in self.sources.items()},
             "pairs": self.pairs,
@@ -151,7 +161,7 @@ class DataReport:
             )
             for name, counts in content["sources"].items()
         }
-        return cls(sources=sources, pairs=content["pairs"], notes=content["notes"])
+        return cls(stage=content["stage"], sources=sources, pairs=content["pairs"], notes=content["notes"])
 
     def table(self) -> str:
         """The account as lines for a terminal."""
@@ -168,7 +178,7 @@ class DataReport:
 
     def _footer(self) -> Iterable[str]:
         if self.pairs:
-            yield "pairs: " + ", ".join(f"{count:,} {split}" for split, count in self.pairs.items())
+            yield f"{self.noun}s: " + ", ".join(f"{count:,} {split}" for split, count in self.pairs.items())
         for flag, count in self.total().flagged.most_common():
-            yield f"{flag}: {count:,} kept pairs {FLAGS[flag]}"
+            yield f"{flag}: {count:,} kept {self.noun}s {FLAGS[flag]}"
         yield from self.notes

@@ -136,12 +136,15 @@ def list_files(path: Path, split: str = "") -> tuple[Path, ...]:
     return files
 
 
-def open_source(source: Source, column_names: Mapping[str, str] = MappingProxyType({})) -> Iterator[tuple[int, Any]]:
+def open_source(
+    source: Source, column_names: Mapping[str, str] = MappingProxyType({}), *, pairs: bool = True
+) -> Iterator[tuple[int, Any]]:
     """Rows with their numbers, from 0, after the columns were checked.
 
     Args:
         source: What to read.
         column_names: For adapters whose columns the user names: which column stands for each.
+        pairs: Whether each row is to have a rejected answer.
 
     Raises:
         SourceError: a file cannot be read, no row is there, or the adapter's columns are missing.
@@ -151,7 +154,7 @@ def open_source(source: Source, column_names: Mapping[str, str] = MappingProxyTy
     if not first:
         raise SourceError(f"{source.spec}: the source holds no rows.\n  Check that it is the file you meant.")
     found = sorted({str(key) for row in first if isinstance(row, Mapping) for key in row})
-    expected = source.adapter.columns_in(column_names)
+    expected = source.adapter.columns_in(column_names, pairs=pairs)
     if missing := [column for column in expected if column not in found]:
         named = source.adapter.columns_are_named
         way_out = f"\n  Name them: --column_{source.adapter.columns[0]} NAME and so on." if named else ""

@@ -1,17 +1,27 @@
 """Holding pairs out by prompt, so that no prompt stands on both sides."""
 
-__all__ = ["prompt_key", "split_by_prompt", "text_key"]
+__all__ = ["opening_key", "prompt_key", "split_by_prompt", "text_key"]
 
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
-from dpo.records import Preference
+from dpo.records import Message, Preference
 
 
 def prompt_key(preference: Preference) -> bytes:
     """16 bytes that are equal where two prompts are."""
-    return text_key("\0".join(f"{message.role}\0{message.content}" for message in preference.prompt))
+    return conversation_key(preference.prompt)
+
+
+def opening_key(preference: Preference) -> bytes:
+    """16 bytes that are equal where two prompts are up to their first user turn, as those of one conversation are."""
+    first = next(i for i, message in enumerate(preference.prompt) if message.role == "user")
+    return conversation_key(preference.prompt[: first + 1])
+
+
+def conversation_key(messages: Sequence[Message]) -> bytes:
+    return text_key("\0".join(f"{message.role}\0{message.content}" for message in messages))
 
 
 def text_key(text: str) -> bytes:
@@ -26,7 +36,7 @@ def split_by_prompt(keys: Sequence[bytes], fraction: float, seed: int) -> tuple[
     including the one that reaches the fraction.
 
     Args:
-        keys: One prompt_key for each pair, (N,).
+        keys: One prompt_key for each pair, or another that says what must stay together, (N,).
         fraction: Share of the N pairs to hold out, in [0, 1).
         seed: Chooses the order.
 

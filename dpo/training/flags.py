@@ -127,5 +127,5 @@ def resolved_flags(data: DataConfig, training: TrainingConfig) -> dict[str, Any]
     flags["report_to"] = flags["report_to"] or "none"
     known = {f.name for f in dataclasses.fields(TrainingConfig) if f.init} - REFUSED.keys()
     # What a preparation has decided stands in its manifest.
-    of_data = data.model_dump(mode="json", include=None if data.prepared is None else {"prepared", "seed"})
+    of_data = data.model_dump(mode="json", include=None if data.prepared is None else {"prepared", "seed", "stage"})
     return {name: value for name, value in flags.items() if name in known} | of_data

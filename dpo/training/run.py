@@ -140,7 +140,7 @@ def prepare_inputs(data: DataConfig, config: TrainingConfig) -> tuple[str, Prepa
     model = find_model(str(config.model_name_or_path))
     tokenizer = load_tokenizer(model, revision=config.model_revision, trust_remote_code=config.trust_remote_code)
     if data.prepared is not None:
-        return model, open_prepared(data.prepared_folder, tokenizer)
+        return model, open_prepared(data.prepared_folder, tokenizer, stage=data.stage)
     return model, prepare(data, tokenizer, progress=is_main_process())
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from dpo.adapters.base import AdapterOptions, Pairing, pair_ranked, read_messages, read_text
-from dpo.records import Drop
-from tests.builders import assistant, system, user
+from dpo.adapters.base import AdapterOptions, Pairing, Turns, answers_in, pair_ranked, read_messages, read_text
+from dpo.records import Drop, Message, Preference
+from tests.builders import assistant, instruction, system, user
 
 PROMPT = [user("Name a noble gas.")]
 # From best to worst: neon 9, argon 7, iron 4, water 1; listed out of order.
@@ -94,6 +94,55 @@ def test_fewer_than_two_answers_are_a_drop(pairing: Pairing, answers: list[tuple
 @pytest.mark.parametrize("pairing", ["best_worst", "best_random", "adjacent", "all"])
 def test_two_answers_are_one_pair(pairing: Pairing) -> None:
     assert pairs(pairing, [("water", 1.0), ("neon", 9.0)]) == [("neon", "water")]
+
+
+def answers(turns: Turns, *messages: Message, untrained: tuple[int, ...] = ()) -> list[Preference | str]:
+    """Instruction rows as they are, and drops by their reason."""
+    found = answers_in(messages, AdapterOptions(turns=turns), untrained=untrained)
+    return [candidate.reason if isinstance(candidate, Drop) else candidate for candidate in found]
+
+
+RULE, HI, HELLO, ASK, NEON = (
+    *(system("Be brief."), user("Hi!"), assistant("Hello.")),
+    *(user("Name a noble gas."), assistant("Neon.")),
+)
+FIRST = Preference(prompt=(RULE, HI), chosen="Hello.")
+SECOND = Preference(prompt=(RULE, HI, HELLO, ASK), chosen="Neon.")
+
+
+def test_the_last_turn_of_a_conversation_is_the_answer_or_every_one_is() -> None:
+    assert answers("last", RULE, HI, HELLO, ASK, NEON) == [SECOND]
+    assert answers("all", RULE, HI, HELLO, ASK, NEON) == [FIRST, SECOND]
+
+
+@pytest.mark.parametrize("turns", ["last", "all"])
+def test_a_question_behind_the_last_answer_is_left_out(turns: Turns) -> None:
+    assert answers(turns, RULE, HI, HELLO, ASK) == [FIRST]
+
+
+@pytest.mark.parametrize("turns", ["last", "all"])
+def test_a_turn_that_is_not_to_be_trained_on_only_stands_in_prompts(turns: Turns) -> None:
+    assert answers(turns, RULE, HI, HELLO, ASK, NEON, untrained=(2,)) == [SECOND]
+    assert answers(turns, RULE, HI, HELLO, ASK, NEON, untrained=(0, 1, 4)) == [FIRST]
+
+
+def test_each_turn_that_answers_no_question_is_a_drop_of_its_own() -> None:
+    assert answers("all", HELLO, ASK, NEON) == ["empty_prompt", Preference(prompt=(HELLO, ASK), chosen="Neon.")]
+    assert answers("all", RULE, HELLO, ASK, NEON)[0] == "prompt_not_user"
+    assert answers("all", HI, HELLO, NEON) == [Preference(prompt=(HI,), chosen="Hello."), "prompt_not_user"]
+    assert answers("last", HI, HELLO, NEON) == ["prompt_not_user"]
+
+
+def test_an_empty_system_message_is_none() -> None:
+    assert answers("last", system(""), ASK, NEON) == [instruction()]
+    assert answers("all", system(""), NEON) == ["empty_prompt"]
+
+
+@pytest.mark.parametrize("messages", [(), (ASK,), (RULE, ASK)])
+def test_a_conversation_without_an_answer_is_a_drop(messages: tuple[Message, ...]) -> None:
+    with pytest.raises(Drop) as caught:
+        answers("all", *messages)
+    assert caught.value.reason == "no_answer"
 
 
 def test_text_is_read_as_it_is() -> None:

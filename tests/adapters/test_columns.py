@@ -10,7 +10,7 @@ from dpo.data.tokenization import Tokenizer
 from dpo.errors import ConfigError, SourceError
 from dpo.records import Preference
 from tests.adapters.rows import convert, reasons
-from tests.builders import SAMPLES, data_config, pair, system, user
+from tests.builders import SAMPLES, data_config, instruction, pair, system, user
 from tests.conftest import WriteRows
 
 ROW = {"question": "Name a noble gas.", "good": "Neon.", "bad": "Oxygen.", "votes": "7", "id": 3}
@@ -59,6 +59,18 @@ def test_a_name_that_is_mistaken_is_an_error_also_where_the_column_may_be_missin
 def test_a_row_without_its_named_column_is_malformed_whatever_else_it_holds() -> None:
     row = {"prompt": "Something else.", "good": "Neon.", "bad": "Oxygen."}
     assert reasons("columns", row, **NAMES) == ["malformed_row"]
+
+
+def test_questions_and_answers_are_instruction_rows(write_rows: WriteRows) -> None:
+    row = {"question": "Name a noble gas.", "answer": "Neon."}
+    named = {"prompt": "question", "chosen": "answer"}
+    assert convert("columns", row, column_prompt="question", column_chosen="answer") == [instruction()]
+    source = parse_source(f"columns={write_rows([row])}")
+    assert len(list(open_source(source, named, pairs=False))) == 1
+    with pytest.raises(SourceError, match="lack rejected"):
+        list(open_source(source, named))
+    with pytest.raises(SourceError, match="lack bad"):
+        list(open_source(source, named | {"rejected": "bad"}, pairs=False))
 
 
 def test_a_system_message_that_the_answers_hold_too_is_taken_once() -> None:

@@ -4,9 +4,12 @@ from typing import Any
 
 import pytest
 
+from dpo.data.source import open_source, parse_source
+from dpo.errors import SourceError
 from dpo.records import Preference
 from tests.adapters.rows import convert, detail, reasons
-from tests.builders import assistant, pair, system, user
+from tests.builders import assistant, instruction, pair, system, user
+from tests.conftest import WriteRows
 
 USER = {"role": "user", "content": "Name a noble gas."}
 NEON = {"role": "assistant", "content": "Neon."}
@@ -65,7 +68,7 @@ def test_answers_without_any_prompt_are_an_empty_prompt(prompt: Any) -> None:
 
 
 @pytest.mark.parametrize("column", ["chosen", "rejected"])
-@pytest.mark.parametrize("value", [None, 3, {}, ["Neon."], [USER], [], [[NEON]]])
+@pytest.mark.parametrize("value", [3, {}, ["Neon."], [USER], [], [[NEON]]])
 def test_an_answer_of_no_known_form_is_a_malformed_row(column: str, value: Any) -> None:
     row = {"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen."} | {column: value}
     assert reasons("triplets", row) == ["malformed_row"]
@@ -81,8 +84,22 @@ def test_a_prompt_that_ends_in_an_answer_is_dropped() -> None:
     assert reasons("triplets", {"prompt": [USER, NEON], "chosen": "x", "rejected": "y"}) == ["prompt_not_user"]
 
 
-@pytest.mark.parametrize("column", ["chosen", "rejected"])
-def test_a_missing_answer_is_a_malformed_row(column: str) -> None:
-    row = {"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen."}
-    del row[column]
+@pytest.mark.parametrize("chosen", [{}, {"chosen": None}], ids=["missing", "null"])
+def test_without_a_chosen_answer_a_row_is_malformed(chosen: dict[str, Any]) -> None:
+    row = {"prompt": "Name a noble gas.", "rejected": "Oxygen."} | chosen
     assert reasons("triplets", row) == ["malformed_row"]
+    assert "'chosen'" in detail("triplets", row)
+
+
+@pytest.mark.parametrize("rejected", [{}, {"rejected": None}], ids=["missing", "null"])
+@pytest.mark.parametrize("chosen", ["Neon.", [NEON], [USER, NEON]], ids=["text", "messages", "prompt within"])
+def test_without_a_rejected_answer_it_is_an_instruction_row(chosen: Any, rejected: dict[str, Any]) -> None:
+    row = {"prompt": "Name a noble gas.", "chosen": chosen} | rejected
+    assert convert("triplets", row) == [instruction("Name a noble gas.", "Neon.")]
+
+
+def test_only_a_source_of_pairs_needs_the_column_of_rejected_answers(write_rows: WriteRows) -> None:
+    source = parse_source(f"triplets={write_rows([{'prompt': 'Name a noble gas.', 'chosen': 'Neon.'}])}")
+    with pytest.raises(SourceError, match="the rows lack rejected"):
+        list(open_source(source))
+    assert len(list(open_source(source, pairs=False))) == 1

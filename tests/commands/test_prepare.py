@@ -56,6 +56,21 @@ def test_text_formats_are_triplets_that_give_the_same_ids_again(run, form: str, 
     assert before["rejected_ids"] == after["rejected_ids"]
 
 
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_answers_as_text_give_the_same_ids_again(run, form: str, chatml_folder: Path, capsys) -> None:
+    code, output = run("--stage", "sft", "--format", form)
+    assert code == 0
+    assert f"{output}: 91 answers in train" in capsys.readouterr().out
+    tokenizer = load_tokenizer(str(chatml_folder))
+    before, after = (
+        prepare(DataConfig(datasets=(source,), stage="sft"), tokenizer, progress=False).train
+        for source in (NECTAR, f"triplets={output / f'train.{form}'}")
+    )
+    assert after.column_names == before.column_names
+    for column in ("prompt_ids", "chosen_ids", "rejected_ids", "rejected"):
+        assert before[column][:] == after[column][:]
+
+
 def test_a_text_format_keeps_the_scores(run) -> None:
     _, output = run("--format", "jsonl")
     rows = [json.loads(line) for line in (output / "train.jsonl").read_text().splitlines()]
@@ -78,6 +93,17 @@ def test_what_was_prepared_is_opened_with_its_own_tokenizer_alone(run, chatml_fo
     other = save_tokenizer(tmp_path / "other", train_byte_level(["<|im_end|>", "<|im_start|>"]), eos_token="<|im_end|>")
     with pytest.raises(DataError, match="of another tokenizer"):
         open_prepared(output, load_tokenizer(str(other)))
+
+
+def test_what_was_prepared_is_opened_for_its_own_stage_alone(run, chatml_folder: Path) -> None:
+    tokenizer = load_tokenizer(str(chatml_folder))
+    _, output = run("--stage", "sft")
+    assert set(map(len, open_prepared(output, tokenizer, stage="sft").train["rejected_ids"])) == {0}
+    with pytest.raises(DataError, match=r"with --stage sft, and this is --stage dpo\.\n  Pass --stage sft, or"):
+        open_prepared(output, tokenizer)
+    run("--overwrite")
+    with pytest.raises(DataError, match=r"with --stage dpo, and this is --stage sft\.\n  Pass --stage dpo, or"):
+        open_prepared(output, tokenizer, stage="sft")
 
 
 def test_a_folder_of_text_is_refused_with_a_way_out(run, chatml_folder: Path) -> None:
@@ -124,6 +150,7 @@ def test_a_misspelled_flag_names_what_it_resembles(run, capsys) -> None:
 def test_flags_that_a_preparation_has_decided_are_refused(tmp_path: Path) -> None:
     folder = str(tmp_path)
     assert DataConfig.from_flags({"prepared": folder, "seed": 7}).prepared == folder
+    assert DataConfig.from_flags({"prepared": folder, "stage": "sft"}).stage == "sft"
     with pytest.raises(ConfigError, match="there is no such folder"):
         DataConfig.from_flags({"prepared": f"{folder}/none"})
     for flag in ({"datasets": ["nectar"]}, {"max_length": 7}, {"template": "zephyr"}, {"keep_ties": True}):

@@ -28,6 +28,15 @@ def test_the_adapter_of_the_documentation_is_right(adapter_file: Path) -> None:
     assert check_adapter(load_adapter(adapter_file)) == []
 
 
+def test_an_adapter_of_instruction_rows_is_checked_as_such(adapter_file: Path) -> None:
+    alone = broken('        rejected=read_text(row, "bad"),\n', "")
+    adapter_file.write_text(alone.replace('                rejected="Oxygen.",\n', ""))
+    assert check_adapter(load_adapter(adapter_file)) == []
+    adapter_file.with_name("half.py").write_text(broken('        rejected=read_text(row, "bad"),\n', ""))
+    (complaint,) = check_adapter(load_adapter(adapter_file.with_name("half.py")))
+    assert "rejected=None" in complaint and "rejected='Oxygen.'" in complaint
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

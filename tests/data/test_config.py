@@ -65,6 +65,50 @@ def test_a_part_may_be_as_long_as_the_whole_and_no_longer(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "values",
+    [
+        {"pairing": "all"},
+        {"pairing": "best_random"},
+        {"column_rejected": "bad"},
+        {"column_score_chosen": "votes"},
+        {"column_score_rejected": "votes"},
+        {"keep_ties": True},
+        {"keep_identical": True},
+        {"min_score_margin": 0.0},
+        {"drop_conflicts": True},
+        {"balance_length": True},
+    ],
+    ids=lambda values: next(iter(values)),
+)
+def test_what_is_about_two_answers_is_refused_where_one_is_taken(values: dict[str, Any]) -> None:
+    (name,) = values
+    assert from_flags(**values).stage == "dpo"
+    with pytest.raises(ConfigError, match=f"--{name} is about the two answers of a pair, .*\n  Leave it out"):
+        from_flags(stage="sft", **values)
+
+
+def test_a_stage_of_answers_takes_every_other_flag() -> None:
+    config = from_flags(
+        stage="sft",
+        drop_duplicates="near",
+        drop_refusals=True,
+        decontaminate=["benchmark.txt"],
+        max_pairs_per_prompt=1,
+        max_pairs_per_source=9,
+        min_score_ratio=3.0,
+        validation_split=0.1,
+        weights=[1],
+        turns="all",
+    )
+    assert (config.stage, config.adapter_options().turns) == ("sft", "all")
+
+
+def test_turns_are_no_pairs() -> None:
+    with pytest.raises(ConfigError, match=r"--turns all makes answers .* trains on pairs\.\n .*--stage sft"):
+        from_flags(turns="all")
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"max_length": 0}, "--max_length: Input should be greater than 0, found 0"),

@@ -13,7 +13,7 @@ from dpo.data.template import Template, load_template
 from dpo.data.tokenization import Tokenizer, load_tokenizer
 from dpo.errors import DataError, TemplateError
 from dpo.records import Drop, Preference
-from tests.builders import CHATML, assistant, pair, save_tokenizer, system, train_byte_level, user
+from tests.builders import CHATML, assistant, instruction, pair, save_tokenizer, system, train_byte_level, user
 
 # Which templates fit which tokenizer as it is.
 FITTING = [
@@ -192,6 +192,32 @@ class TestBoundary:
         together = fitting.encode(PAIRS)
         assert together == [encode(fitting, preference) for preference in PAIRS]
         assert fitting.encode([]) == []
+
+
+class TestInstructions:
+    """A prompt with one answer."""
+
+    def test_its_ids_are_those_of_a_pair_s_better_answer(self, fitting: PairEncoder) -> None:
+        for preference in PAIRS:
+            alone = encode(fitting, preference.model_copy(update={"rejected": None}))
+            beside = encode(fitting, preference)
+            assert (alone.prompt_ids, alone.chosen_ids) == (beside.prompt_ids, beside.chosen_ids)
+            assert alone.rejected_ids == []
+
+    def test_it_stands_among_pairs(self, fitting: PairEncoder) -> None:
+        rows = [pair(), instruction(answer="Argon."), pair("a", "b", "c"), instruction()]
+        assert fitting.encode(rows) == [encode(fitting, row) for row in rows]
+
+    def test_its_lengths_are_those_of_prompt_and_answer(self, chatml_tokenizer: Tokenizer) -> None:
+        encoded = encode(encoder_for(chatml_tokenizer), instruction())
+        prompt, answer = len(encoded.prompt_ids), len(encoded.chosen_ids)
+        assert encoded.lengths == {"prompt": prompt, "chosen": answer, "whole": prompt + answer}
+
+    def test_a_shift_is_that_of_its_own_answer(self, chatml_tokenizer: Tokenizer) -> None:
+        encoder = encoder_for(chatml_tokenizer)
+        assert encode(encoder, instruction(answer="\nNeon.")).boundary_shift
+        assert not encode(encoder, instruction()).boundary_shift
+        assert drop_of(encoder, instruction(answer="<|im_end|>")).reason == "special_token_in_text"
 
 
 class TestAgainstTransformers:

@@ -7,7 +7,7 @@ import pytest
 
 from dpo.data.filters import check_encoded, check_pair
 from dpo.records import Drop, Preference
-from tests.builders import data_config, encoded, pair, system, user
+from tests.builders import data_config, encoded, instruction, pair, system, user
 
 
 def reason_of_pair(preference: Preference, **values: Any) -> str | None:
@@ -74,6 +74,28 @@ def test_of_several_reasons_the_first_is_given() -> None:
     assert reason_of_pair(pair("x", "a", "")) == "empty_rejected"
 
 
+def test_an_instruction_row_is_no_pair_whatever_else_it_is() -> None:
+    assert reason_of_pair(instruction()) == "no_rejected"
+    assert reason_of_pair(instruction("", "")) == "no_rejected"
+
+
+@pytest.mark.parametrize(
+    ("preference", "values", "reason"),
+    [
+        (instruction(), {}, None),
+        (instruction(" "), {}, "empty_prompt"),
+        (instruction(answer="\n"), {}, "empty_chosen"),
+        (instruction(answer="Neon.\udfff"), {}, "invalid_text"),
+        (instruction(answer="I'm sorry, but I can't help with that."), {}, None),
+        (instruction(answer="I'm sorry, but I can't help with that."), {"drop_refusals": True}, "refusal"),
+    ],
+)
+def test_in_stage_sft_its_one_answer_is_checked(
+    preference: Preference, values: dict[str, Any], reason: str | None
+) -> None:
+    assert reason_of_pair(preference, stage="sft", **values) == reason
+
+
 def test_a_tie_tells_its_score() -> None:
     drop = check_pair(pair(score_chosen=5.0, score_rejected=5.0), data_config())
     assert drop is not None
@@ -94,6 +116,9 @@ def test_a_tie_tells_its_score() -> None:
         ((9, 1, 50), {"max_length": 100, "max_target_length": 50}, None),
         ((9, 51, 1), {"max_length": 100, "max_target_length": 50}, "target_too_long"),
         ((9, 1, 51), {"max_length": 100, "max_target_length": 50}, "target_too_long"),
+        ((60, 40, 0), {"max_length": 100}, None),
+        ((60, 41, 0), {"max_length": 100}, "too_long"),
+        ((9, 51, 0), {"max_length": 100, "max_target_length": 50}, "target_too_long"),
         ((1, 1, 1), {"max_length": 2, "max_prompt_length": 1, "max_target_length": 1}, None),
     ],
 )

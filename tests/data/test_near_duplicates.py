@@ -6,7 +6,7 @@ import pytest
 
 from dpo.data.near_duplicates import SIMILARITY, find_near_duplicates, parts_of, signature, similarity
 from dpo.records import Preference
-from tests.builders import pair
+from tests.builders import instruction, pair
 
 WORDS = [f"word{i}" for i in range(500)]
 
@@ -36,6 +36,11 @@ def test_a_pair_with_small_changes_in_every_part_nearly_repeats_the_first():
 def test_a_part_of_its_own_makes_it_another_pair(part: str):
     parts = {"prompt": text(1), "chosen": text(2), "rejected": text(3)}
     assert found([pair(**parts), pair(**parts | {part: text(9)})]) == []
+
+
+def test_instruction_rows_are_compared_by_prompt_and_answer():
+    first, alike = instruction(text(1), text(2)), instruction(with_changes(text(1), 2), with_changes(text(2), 2))
+    assert found([first, alike, instruction(text(1), text(3)), instruction(text(3), text(2))]) == [(1, 0)]
 
 
 def test_case_and_spaces_do_not_count():

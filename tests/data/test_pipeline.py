@@ -20,7 +20,7 @@ from dpo.data.malformed import mutate
 from dpo.data.pipeline import PreparedData, prepare
 from dpo.data.tokenization import Tokenizer, load_tokenizer
 from dpo.errors import AdapterError, ConfigError, DataError, DPOError, SourceError, TemplateError
-from dpo.records import Drop
+from dpo.records import Drop, Preference
 from tests.builders import SAMPLES, data_config, pair, save_tokenizer, train_byte_level
 from tests.conftest import WriteRows
 
@@ -171,6 +171,7 @@ class TestResult:
             "flagged": {"boundary_shift": 1},
         }
         assert json.loads((data.folder / "data_report.json").read_text(encoding="utf-8")) == {
+            "stage": "dpo",
             "total": counts,
             "sources": {spec: counts},
             "pairs": {"train": 3},
@@ -249,10 +250,12 @@ class TestCounts:
         self, name: str, prepared: Prepare, write_rows: WriteRows
     ) -> None:
         rng = random.Random(1)
-        (first, _), *_ = examples = find_adapters()[name].examples
+        (first, (given, *_)), *_ = examples = find_adapters()[name].examples
+        assert isinstance(given, Preference)
+        stage = {"stage": "sft", "turns": "all"} if given.rejected is None else {"pairing": "all"}
         rows = [first] + [mutate(rng.choice(examples)[0], rng) for _ in range(300)]
         file = write_rows([json.loads(json.dumps(row, default=str)) for row in rows])
-        data = prepared(f"{name}={file}", pairing="all", max_length=10_000)
+        data = prepared(f"{name}={file}", max_length=10_000, **stage)
         total = data.report.total()
         assert total.raw_rows == 301
         assert total.rows >= 301
@@ -384,6 +387,7 @@ class TestReuse:
             {"seed": 1},
             {"keep_ties": True},
             {"pairing": "all"},
+            {"stage": "sft"},
         ],
         ids=lambda change: next(iter(change)),
     )

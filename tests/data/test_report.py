@@ -115,6 +115,17 @@ def test_the_table_shows_every_source_and_the_total() -> None:
     ]
 
 
+def test_an_account_of_answers_calls_them_so(tmp_path: Path) -> None:
+    account = report()
+    account.stage = "sft"
+    assert account.table().splitlines()[5:7] == [
+        "answers: 1,100 train, 102 eval",
+        "boundary_shift: 1 kept answers whose prompt would have merged with their answer",
+    ]
+    account.save(tmp_path / "report.json")
+    assert DataReport.load(tmp_path / "report.json").stage == "sft"
+
+
 def test_a_source_that_lost_nothing_says_so() -> None:
     account = SourceReport(raw_rows=1)
     account.enter()

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from dpo.data.split import prompt_key, split_by_prompt
+from dpo.data.split import opening_key, prompt_key, split_by_prompt
 from dpo.records import Preference
 from tests.builders import assistant, pair, system, user
 
@@ -89,3 +89,12 @@ def test_the_key_tells_roles_and_turns_apart() -> None:
         (user("b"),),
     ]
     assert len({prompt_key(Preference(prompt=prompt, chosen="x", rejected="y")) for prompt in prompts}) == 5
+
+
+def test_prompts_of_one_conversation_open_alike() -> None:
+    first = Preference(prompt=(system("Be brief."), user("Hi!")), chosen="Hello.")
+    later = Preference(prompt=(*first.prompt, assistant("Hello."), user("2 + 2?")), chosen="4")
+    assert opening_key(first) == opening_key(later) == prompt_key(first) != prompt_key(later)
+    greeted = Preference(prompt=(assistant("Hello."), user("Hi!")), chosen="How are you?")
+    other = Preference(prompt=(assistant("Hello."), user("2 + 2?")), chosen="4")
+    assert len({opening_key(row) for row in (first, greeted, other)}) == 3
