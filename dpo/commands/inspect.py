@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     from dpo.inspection.collection import inspect_pairs
     from dpo.inspection.page import render_page, tokens_of
     from dpo.inspection.tables import tables
-    from dpo.inspection.thresholds import parse_threshold, reasons_of
+    from dpo.inspection.thresholds import check_stage, parse_threshold, reasons_of
 
     config = data_config(options)
     check_folder("output", options.output.parent)
@@ -58,9 +58,10 @@ def run(options: argparse.Namespace) -> int:
     tokenizer = tokenizer_of(options)
     measures = reasons_of(find_adapters(tuple(map(Path, config.adapter))).values())
     if config.prepared is not None:
-        prepared = open_prepared(config.prepared_folder, tokenizer)
+        prepared = open_prepared(config.prepared_folder, tokenizer, stage=config.stage)
         measures |= prepared.report.total().dropped.keys()
     thresholds = [parse_threshold(text, measures) for text in options.fail_on]
+    check_stage(thresholds, config.stage)
     if not options.near_duplicates and any(threshold.measure == "near_duplicate" for threshold in thresholds):
         raise ConfigError("--fail-on near_duplicate: they are not looked for with --near_duplicates false.")
     if config.prepared is None:
@@ -73,7 +74,8 @@ def run(options: argparse.Namespace) -> int:
     page = render_page(statistics, title=title, tokens=tokens, failures=failures)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(page, encoding="utf-8")
-    print(f"{tables(statistics)}\n\n{options.output}: the same with plots, one pair as tokens, and rows to look at")
+    more = f"the same with plots, one {prepared.report.noun} as tokens, and rows to look at"
+    print(f"{tables(statistics)}\n\n{options.output}: {more}")
     if thresholds and not failures:
         print(f"within the thresholds: {' '.join(options.fail_on)}")
     if failures:

@@ -38,7 +38,8 @@ class Pair:
     key: PairKey
     prompt_tokens: int
     chosen_tokens: int
-    rejected_tokens: int
+    rejected_tokens: int | None
+    """None where there is no rejected answer."""
     score_margin: float | None
     signature: bytes
 
@@ -84,10 +85,10 @@ def read_pair(record: dict[str, Any], split: str, near: bool) -> tuple[Pair, Pre
         split=split,
         source=preference.source,
         row=preference.row,
-        key=(prompt_key(preference), text_key(preference.chosen), text_key(preference.rejected)),
+        key=(prompt_key(preference), text_key(preference.chosen), text_key(preference.rejected or "")),
         prompt_tokens=len(record["prompt_ids"]),
         chosen_tokens=len(record["chosen_ids"]),
-        rejected_tokens=len(record["rejected_ids"]),
+        rejected_tokens=None if preference.rejected is None else len(record["rejected_ids"]),
         score_margin=preference.score_margin,
         signature=signature(preference) if near else b"",
     )
@@ -97,7 +98,8 @@ def read_pair(record: dict[str, Any], split: str, near: bool) -> tuple[Pair, Pre
 def count_pair(statistics: Statistics, pair: Pair, preference: Preference, flags: list[str]) -> None:
     """Count what a pair shows by itself."""
     statistics.pairs += 1
-    statistics.length_bias.count(pair.chosen_tokens, pair.rejected_tokens)
+    if pair.rejected_tokens is not None:
+        statistics.length_bias.count(pair.chosen_tokens, pair.rejected_tokens)
     for flag in flags:
         find(statistics, flag, pair, FLAGS[flag].removeprefix("whose "))
     if pair.score_margin is not None:
@@ -153,9 +155,10 @@ def compare_split(statistics: Statistics, pairs: list[Pair], dataset: Any) -> No
 def name_extremes(statistics: Statistics, pairs: list[Pair]) -> None:
     """Name the longest pairs and those whose answers differ most in length: worth a look, and not counted."""
     sizes: dict[str, Callable[[Pair], int]] = {
-        "longest": lambda pair: pair.prompt_tokens + max(pair.chosen_tokens, pair.rejected_tokens),
-        "length_difference": lambda pair: abs(pair.chosen_tokens - pair.rejected_tokens),
+        "longest": lambda pair: pair.prompt_tokens + max(pair.chosen_tokens, pair.rejected_tokens or 0)
     }
+    if statistics.compares:
+        sizes["length_difference"] = lambda pair: abs(pair.chosen_tokens - (pair.rejected_tokens or 0))
     for kind, size in sizes.items():
         for pair in nlargest(NUM_EXTREMES, pairs, key=size):
             statistics.findings.append(pair.finding(kind, f"{size(pair):,} tokens"))

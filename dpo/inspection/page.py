@@ -32,13 +32,14 @@ class Token:
 
 
 def tokens_of(pair: dict[str, Any], tokenizer: Tokenizer) -> dict[str, list[Token]]:
-    """A prepared pair as what the model sees, by part. Beyond NUM_TOKENS a part's beginning is left out.
+    """A prepared pair as what the model sees, by part that there is. Beyond NUM_TOKENS a part's beginning is left out.
 
     A character that takes several tokens stands with the last of them.
     """
     shown = {}
     for part in ("prompt", "chosen", "rejected"):
-        ids = pair[f"{part}_ids"]
+        if not (ids := pair[f"{part}_ids"]):
+            continue
         stream = DecodeStream(skip_special_tokens=False)
         tokens = [
             Token(

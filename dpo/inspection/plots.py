@@ -51,20 +51,23 @@ def waterfall(statistics: Statistics) -> go.Figure:
 def lengths(statistics: Statistics) -> go.Figure:
     """How long prompts, answers and whole pairs are, with the bound in force."""
     figure = go.Figure()
+    nouns = f"{statistics.report.noun}s"
     for part, colour in (("prompt", GREY), ("chosen", GREEN), ("rejected", ORANGE), ("whole", BLUE)):
-        counts = sorted(statistics.lengths(part).items())
+        if not (counts := sorted(statistics.lengths(part).items())):
+            continue
         figure.add_scatter(
             x=[length for length, _ in counts], y=[count for _, count in counts], name=part, line={"color": colour}
         )
     figure.add_vline(x=statistics.max_length, line_dash="dash", annotation_text=f"max_length {statistics.max_length:,}")
-    return figure.update_layout(**LAYOUT, xaxis_title="tokens, in steps of 16", yaxis_title="pairs")
+    return figure.update_layout(**LAYOUT, xaxis_title="tokens, in steps of 16", yaxis_title=nouns)
 
 
 def kept_at(statistics: Statistics) -> go.Figure:
     kept = statistics.kept_at()
     colours = [ORANGE if bound == statistics.max_length else BLUE for bound in kept]
     figure = go.Figure(go.Bar(x=[f"{bound:,}" for bound in kept], y=list(kept.values()), marker_color=colours))
-    return figure.update_layout(**LAYOUT, xaxis_title="max_length", xaxis_type="category", yaxis_title="pairs kept")
+    title = f"{statistics.report.noun}s kept"
+    return figure.update_layout(**LAYOUT, xaxis_title="max_length", xaxis_type="category", yaxis_title=title)
 
 
 def histogram(counts: Counter[int] | Counter[float], title: str, colour: str) -> go.Figure:

@@ -64,7 +64,10 @@ class Repeats:
 
 @dataclass(kw_only=True)
 class Statistics:
-    """Everything the page shows. Lengths are in tokens; pairs are the kept ones, training and evaluation together."""
+    """Everything the page shows. Lengths are in tokens; pairs are the kept ones, training and evaluation together.
+
+    In stage sft a pair has one answer, and what compares two is empty.
+    """
 
     report: DataReport
     max_length: int
@@ -86,6 +89,11 @@ class Statistics:
     findings: list[Finding] = field(default_factory=list)
     """The first rows of each kind, dropped ones among them."""
 
+    @property
+    def compares(self) -> bool:
+        """Whether there are two answers to compare; in stage sft there is one."""
+        return self.report.stage == "dpo"
+
     def measures(self) -> dict[str, tuple[float, int]]:
         """What a threshold can be set on: name -> (count, of how many).
 
@@ -99,7 +107,8 @@ class Statistics:
         counts["leakage"] += 0  # shown also where there is none
         rows = total.rows - total.dropped["not_sampled"]
         measures: dict[str, tuple[float, int]] = {name: (count, rows) for name, count in counts.items()}
-        measures["longer_wins"] = (self.length_bias.accuracy * self.pairs, self.pairs)
+        if self.compares:
+            measures["longer_wins"] = (self.length_bias.accuracy * self.pairs, self.pairs)
         return measures
 
     def kept_at(self) -> dict[int, int]:
@@ -118,6 +127,7 @@ class Statistics:
     def as_json(self) -> dict[str, Any]:
         """The figures, without the rows."""
         return {
+            "stage": self.report.stage,
             "account": {"total": self.report.total().counts(), "pairs": self.report.pairs}
             | {"sources": {name: source.counts() for name, source in self.report.sources.items()}},
             "pairs": self.pairs,
@@ -128,7 +138,9 @@ class Statistics:
                 "equal": self.length_bias.equal,
                 "shorter": self.length_bias.shorter,
                 "accuracy": self.length_bias.accuracy,
-            },
+            }
+            if self.compares
+            else None,
             "scored": self.score_margins.total(),
             "turns": dict(sorted(self.turns.items())),
             "systems": self.systems,

@@ -28,7 +28,7 @@ def sections(statistics: Statistics) -> Iterable[tuple[Sequence[str], list[Seque
             if (lengths := statistics.lengths(part))
         ],
     )
-    encoded = statistics.lengths("whole").total()
+    encoded, nouns = statistics.lengths("whole").total(), f"{statistics.report.noun}s"
     yield (
         ("--max_length", "keeps", "of those encoded"),
         [
@@ -36,7 +36,7 @@ def sections(statistics: Statistics) -> Iterable[tuple[Sequence[str], list[Seque
             for bound, kept in statistics.kept_at().items()
         ],
     )
-    bias, pairs = statistics.length_bias, statistics.pairs
+    bias, pairs, scored = statistics.length_bias, statistics.pairs, statistics.score_margins.total()
     yield (
         ("chosen is", "pairs", ""),
         [
@@ -44,7 +44,9 @@ def sections(statistics: Statistics) -> Iterable[tuple[Sequence[str], list[Seque
             ("as long", f"{bias.equal:,}", share(bias.equal, pairs)),
             ("shorter", f"{bias.shorter:,}", share(bias.shorter, pairs)),
             ("'longer wins'", "", f"{bias.accuracy:.1%} right"),
-        ],
+        ]
+        if statistics.compares
+        else [],
     )
     yield (
         ("found", "rows", ""),
@@ -55,12 +57,12 @@ def sections(statistics: Statistics) -> Iterable[tuple[Sequence[str], list[Seque
         ],
     )
     yield (
-        ("pairs with", "pairs", ""),
+        (f"{nouns} with", nouns, ""),
         [
             *counted("messages in the prompt: ", statistics.turns, pairs),
             *counted("script: ", statistics.scripts, pairs),
             ("a system message", f"{statistics.systems:,}", share(statistics.systems, pairs)),
-            ("both scores", f"{statistics.score_margins.total():,}", share(statistics.score_margins.total(), pairs)),
+            *([("both scores", f"{scored:,}", share(scored, pairs))] if statistics.compares else []),
         ],
     )
 

@@ -1,6 +1,6 @@
 """Thresholds over the measures of a preparation, so that an inspection can stand in CI: tie>5% leakage>0."""
 
-__all__ = ["Threshold", "parse_threshold", "reasons_of"]
+__all__ = ["Threshold", "check_stage", "parse_threshold", "reasons_of"]
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from dpo.adapters.base import Adapter
+from dpo.data.config import Stage
 from dpo.errors import ConfigError, unknown_name
 from dpo.records import Drop
 
@@ -19,11 +20,16 @@ FINDS = (
 REASONS = (
     *("above_prompt_limit", "above_source_limit", "above_weight", "below_margin", "contaminated", "empty_chosen"),
     *("empty_prompt", "empty_rejected", "invalid_text", "leaked_prompt", "length_balance", "low_score_ratio"),
-    *("malformed_prompt", "malformed_row", "no_end_token", "no_pair", "not_sampled", "prompt_not_prefix"),
-    *("prompt_not_user", "prompt_too_long", "prompts_differ", "special_token_in_text", "target_too_long"),
-    *("template_refused", "too_few_answers", "too_long", "tools", "unknown_role"),
+    *("malformed_prompt", "malformed_row", "no_answer", "no_end_token", "no_pair", "no_rejected", "not_sampled"),
+    *("prompt_not_prefix", "prompt_not_user", "prompt_too_long", "prompts_differ", "special_token_in_text"),
+    *("target_too_long", "template_refused", "too_few_answers", "too_long", "tools", "unknown_role"),
 )
 """What rows are dropped for beside, by the package's own code. An adapter's own reasons stand in its examples."""
+COMPARING = (
+    *("below_margin", "conflict", "empty_rejected", "identical", "inverted", "length_balance", "longer_wins"),
+    *("no_rejected", "tie"),
+)
+"""What is never found in stage sft, where there is no second answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,3 +80,17 @@ def parse_threshold(text: str, more_measures: Collection[str] = ()) -> Threshold
         raise ConfigError(f"--fail-on {text}: {unknown_name('measure', measure, known)}")
     limit = Fraction(number) / (100 if percent else 1)
     return Threshold(text=text, measure=measure, limit=limit, is_share=bool(percent))
+
+
+def check_stage(thresholds: Iterable[Threshold], stage: Stage) -> None:
+    """Refuse thresholds that nothing could ever be above.
+
+    Raises:
+        ConfigError: one is about a second answer, in stage sft.
+    """
+    for threshold in thresholds if stage == "sft" else ():
+        if threshold.measure in COMPARING:
+            raise ConfigError(
+                f"--fail-on {threshold.text}: {threshold.measure} is about the two answers of a pair, and --stage sft "
+                "takes one.\n  Leave it out."
+            )

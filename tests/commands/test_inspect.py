@@ -57,6 +57,30 @@ def test_a_mistake_gives_exit_code_2(inspect, flags: tuple[str, ...], capsys) ->
     assert capsys.readouterr().err.startswith("error: ")
 
 
+def test_answers_are_shown_without_what_compares_two(inspect, chatml_folder: Path, tmp_path: Path, capsys) -> None:
+    flags = ["--datasets", ORCA, "--stage", "sft"]
+    code, page = inspect(*flags, "--fail-on", "refusal>0", "special_token_in_text>0")
+    shown = capsys.readouterr()
+    assert code == 3 and "special_token_in_text>0: 1 of 124, 0.81%" in shown.err
+    assert "answers with" in shown.out and "One answer as the model sees it" in page
+    for absent in ("rejected", "longer", "scores", "length_difference"):
+        assert absent not in shown.out
+    for place in ("differences", "margins", "tokens_rejected"):
+        assert f'id="{place}"' not in page
+    assert 'id="tokens_chosen"' in page and 'id="waterfall"' in page
+    folder = str(tmp_path / "prepared")
+    assert main(["prepare", "--model_name_or_path", str(chatml_folder), *flags, "--output", folder]) == 0
+    assert figures(inspect("--prepared", folder, "--stage", "sft")[1]) == figures(page)
+    assert inspect("--prepared", folder)[0] == 2
+    assert "Pass --stage sft" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("measure", ["tie", "identical", "conflict", "longer_wins", "inverted", "no_rejected"])
+def test_a_threshold_on_two_answers_is_refused_where_there_is_one(inspect, measure: str, capsys) -> None:
+    assert inspect("--datasets", ORCA, "--stage", "sft", "--fail-on", f"{measure}>0")[0] == 2
+    assert f"--fail-on {measure}>0: {measure} is about the two answers" in capsys.readouterr().err
+
+
 def test_nothing_is_fetched_and_no_text_of_a_row_becomes_markup(inspect, write_rows: WriteRows) -> None:
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
     row = {"prompt": evil, "chosen": f"I'm sorry, but I can't {evil}", "rejected": evil}

@@ -86,6 +86,26 @@ def test_a_planted_find_of_each_kind_is_counted_once(inspect, write_rows: WriteR
     assert next(finding.row for finding in statistics.findings if finding.kind == "longest") in (4, 5)
 
 
+def test_of_answers_alone_what_applies_is_counted(inspect, write_rows: WriteRows) -> None:
+    rows = [
+        row("one gas?"),
+        row("one gas?", rejected="Iron."),
+        row("which gas?", "Neon.", "Oxygen."),
+        row("which gas?", "Oxygen.", "Neon."),
+        row("the same", "Neon.", "Neon."),
+        row("help?", "I'm sorry, but I can't help with that.", score_chosen=1, score_rejected=1),
+        row("merged", "\nNeon."),
+    ]
+    held_out = f"triplets={write_rows([row('help?'), row('elsewhere')], 'eval.jsonl')}"
+    statistics = inspect(f"triplets={write_rows(rows)}", eval_datasets=[held_out], stage="sft")
+    assert statistics.found == {"duplicate": 1, "refusal": 1, "boundary_shift": 1, "leakage": 1}
+    assert statistics.pairs == 9
+    assert not statistics.score_margins and not statistics.length_bias.differences
+    assert statistics.as_json()["length_bias"] is None and "longer_wins" not in statistics.measures()
+    assert {finding.rejected_tokens for finding in statistics.findings} == {None}
+    assert "length_difference" not in {finding.kind for finding in statistics.findings}
+
+
 def test_what_was_dropped_for_it_counts_as_much_as_what_was_found(inspect, write_rows: WriteRows) -> None:
     spec = f"triplets={write_rows([row('a'), row('a'), row('b'), row('b')])}"
     for values in ({}, {"drop_duplicates": "exact"}):
