@@ -36,6 +36,19 @@ def test_adapters_shows_name_columns_source_and_a_rendered_example_of_each(
     ) in shown
 
 
+def test_an_instruction_adapter_shows_its_answer_and_no_worse_one() -> None:
+    assert describe(find_adapters()["open_orca"]).splitlines()[-8:] == [
+        "  prompt:",
+        "    <|im_start|>system",
+        "    Be brief.<|im_end|>",
+        "    <|im_start|>user",
+        "    Name a noble gas.<|im_end|>",
+        "    <|im_start|>assistant",
+        "  chosen:",
+        "    Neon.<|im_end|>",
+    ]
+
+
 def test_an_adapter_without_a_pair_among_its_examples_is_shown_without_one() -> None:
     adapter = find_adapters()["triplets"]
     dropped = dataclasses.replace(adapter, examples=(({"prompt": ""}, [Drop("empty_prompt")]),))

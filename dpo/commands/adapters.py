@@ -65,7 +65,7 @@ def describe(adapter: Adapter) -> str:
         name: template.render(
             [*preference.prompt, Message(role="assistant", content=text)], add_generation_prompt=False
         )
-        for name, text in (("chosen", preference.chosen), ("rejected", preference.rejected))
+        for name, text in zip(("chosen", "rejected"), preference.answers, strict=False)
     }
     lines += [f"  row:      {json.dumps(row, ensure_ascii=False)}", "  prompt:", indent(prompt.rstrip("\n"), "    ")]
     for name, text in answers.items():

@@ -20,6 +20,7 @@ def test_every_data_set_of_the_field_has_one() -> None:
     assert {"nectar", "orca_dpo_pairs", "triplets", "ultrafeedback"} <= set(ADAPTERS)
     assert {"hh_rlhf", "shp", "stack_exchange", "ultrafeedback_raw", "argilla_ultrafeedback"} <= set(ADAPTERS)
     assert {"distilabel_orca", "openai_dpo", "sharegpt", "columns"} <= set(ADAPTERS)
+    assert {"slim_orca", "open_orca", "alpaca", "ultrachat", "messages"} <= set(ADAPTERS)
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)

@@ -1,0 +1,22 @@
+"""Alpaca: an instruction, at times with an input."""
+
+import pytest
+
+from tests.adapters.rows import convert, reasons
+from tests.builders import instruction
+
+ROW = {"instruction": "Name the gas.", "input": "Ne", "output": "Neon.", "text": "Below is an instruction ..."}
+
+
+def test_the_input_stands_below_the_instruction() -> None:
+    assert convert("alpaca", ROW) == [instruction("Name the gas.\n\nNe", "Neon.")]
+
+
+@pytest.mark.parametrize("nothing", ["", None])
+def test_without_an_input_the_instruction_stands_alone(nothing: str | None) -> None:
+    assert convert("alpaca", ROW | {"input": nothing}) == [instruction("Name the gas.", "Neon.")]
+
+
+@pytest.mark.parametrize("column", ["instruction", "input", "output"])
+def test_a_column_of_something_else_is_a_malformed_row(column: str) -> None:
+    assert reasons("alpaca", ROW | {column: 3}) == ["malformed_row"]

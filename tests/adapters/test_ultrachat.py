@@ -1,0 +1,24 @@
+"""UltraChat: conversations of several turns."""
+
+from dpo.adapters import get_adapter
+from dpo.records import Preference
+from tests.adapters.rows import convert, reasons
+from tests.builders import assistant, instruction, user
+
+TURNS = [("user", "Hi!"), ("assistant", "Hello."), ("user", "2 + 2?"), ("assistant", "4"), ("user", "Thanks.")]
+ROW = {"prompt": "Hi!", "prompt_id": "9f", "messages": [{"content": text, "role": role} for role, text in TURNS]}
+
+
+def test_every_answer_is_a_row_of_its_own_where_all_are_asked_for() -> None:
+    first = instruction("Hi!", "Hello.")
+    second = Preference(prompt=(user("Hi!"), assistant("Hello."), user("2 + 2?")), chosen="4")
+    assert convert("ultrachat", ROW) == [second]
+    assert convert("ultrachat", ROW, stage="sft", turns="all") == [first, second]
+
+
+def test_a_row_without_messages_is_malformed() -> None:
+    assert reasons("ultrachat", {"prompt": "Hi!", "prompt_id": "9f"}) == ["malformed_row"]
+
+
+def test_it_trains_on_the_split_that_is_meant_for_it() -> None:
+    assert get_adapter("ultrachat").split == "train_sft"
