@@ -158,6 +158,8 @@ def open_source(
     if missing := [column for column in expected if column not in found]:
         named = source.adapter.columns_are_named
         way_out = f"\n  Name them: --column_{source.adapter.columns[0]} NAME and so on." if named else ""
+        if missing == ["rejected"] and source.adapter.rejected_is_optional:
+            way_out += "\n  Rows of one answer, without a worse one, are trained on with --stage sft."
         raise SourceError(
             f"{source.spec}: the rows lack {', '.join(missing)}.\n"
             f"  expected by '{source.adapter.name}': {', '.join(expected)}\n"

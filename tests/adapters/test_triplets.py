@@ -100,6 +100,6 @@ def test_without_a_rejected_answer_it_is_an_instruction_row(chosen: Any, rejecte
 
 def test_only_a_source_of_pairs_needs_the_column_of_rejected_answers(write_rows: WriteRows) -> None:
     source = parse_source(f"triplets={write_rows([{'prompt': 'Name a noble gas.', 'chosen': 'Neon.'}])}")
-    with pytest.raises(SourceError, match="the rows lack rejected"):
+    with pytest.raises(SourceError, match=r"the rows lack rejected\.[\s\S]*trained on with --stage sft"):
         list(open_source(source))
     assert len(list(open_source(source, pairs=False))) == 1
