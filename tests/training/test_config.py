@@ -270,6 +270,13 @@ def test_what_follows_from_the_number_of_devices_is_not_written_down():
     assert written["report_to"] == "none", "an empty list would be silence, and WANDB_PROJECT would fill it"
 
 
+def test_a_run_on_a_preparation_writes_down_its_stage(tmp_path):
+    argv = ["--model_name_or_path", "m", "--output_dir", "o", "--prepared", str(tmp_path), "--stage", "sft"]
+    data, flags = parse_flags(argv)
+    written = resolved_flags(data, TrainingConfig(**flags))
+    assert (written["prepared"], written["stage"]) == (str(tmp_path), "sft")
+
+
 def test_wandb_needs_a_login_unless_it_is_offline(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_PROJECT", "p")
     monkeypatch.setenv("HOME", str(tmp_path))
