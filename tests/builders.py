@@ -11,6 +11,7 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trai
 
 from dpo.data.config import DataConfig
 from dpo.data.encoding import EncodedPair
+from dpo.models import LocatedModel
 from dpo.records import Message, Preference
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,6 +121,11 @@ def encoded(num_prompt: int, num_chosen: int, num_rejected: int) -> EncodedPair:
         rejected_ids=[3] * num_rejected,
         boundary_shift=False,
     )
+
+
+def located(folder: Path) -> LocatedModel:
+    """A model's folder, that holds its tokenizer too."""
+    return LocatedModel(base=str(folder), tokenizer=str(folder))
 
 
 def data_config(datasets: Sequence[str] = ("triplets",), **values: Any) -> DataConfig:

@@ -1,6 +1,6 @@
 """What a user may ask of a run: TRL's DPOConfig and transformers' TrainingArguments, with our defaults and few more."""
 
-__all__ = ["TrainingConfig", "derive_batches"]
+__all__ = ["TrainingConfig"]
 
 import os
 from dataclasses import dataclass, field
@@ -12,13 +12,17 @@ from trl import DPOConfig
 
 from dpo.cache import cache_root
 from dpo.errors import ConfigError
+from dpo.models import ADAPTER_CONFIG
 from dpo.training.attention import resolve_attention
+from dpo.training.batches import DEFAULT_GLOBAL_BATCH_SIZE, LARGEST_DEFAULT_MICRO_BATCH, derive_batches
 from dpo.training.checks import check_config
 from dpo.training.deepspeed_config import check_mismatches, load_deepspeed_config
+from dpo.training.lora import check_lora
 from dpo.training.objective import parse_losses
 
-DEFAULT_GLOBAL_BATCH_SIZE = 32
-LARGEST_DEFAULT_MICRO_BATCH = 4
+LEARNING_RATES = {"dpo": 1e-6, "sft": 2e-5}
+"""Defaults by stage, for training whole models. An adapter takes LORA_FACTOR times that."""
+LORA_FACTOR = 10
 
 ENGINES = ("packed", "padded")
 
@@ -49,6 +53,9 @@ class TrainingConfig(DPOConfig):
             "own path; models that packed does not know take it by themselves, and say so.",
             "choices": ENGINES,
         },
+    )
+    stage: str = field(
+        default="dpo", metadata={"help": "dpo trains on pairs, sft on answers.", "choices": ("dpo", "sft")}
     )
     loss: list[str] | None = field(
         default=None,
@@ -122,6 +129,13 @@ class TrainingConfig(DPOConfig):
         default=False,
         metadata={"help": "Say what the run would do, planned on a sample of the rows, without loading weights."},
     )
+    weight_by_score: bool = field(
+        default=False,
+        metadata={
+            "help": "A pair counts as much as its chosen answer scored higher, over the mean of that; 1 where a row "
+            "carries no scores."
+        },
+    )
     max_tokens_per_micro_batch: int | None = field(
         default=None,
         metadata={
@@ -159,6 +173,10 @@ class TrainingConfig(DPOConfig):
     per_device_eval_batch_size: int = field(default=4, metadata={"help": "Pairs a device evaluates at once."})
     gradient_accumulation_steps: int | None = field(
         default=None, metadata={"help": "Micro-batches an optimizer step takes. Default: from --global_batch_size."}
+    )
+    learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Largest learning rate. Default: 1e-6 for dpo, 2e-5 for sft; ten times that for an adapter."},
     )
     num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the training pairs."})
     warmup_steps: float = field(
@@ -209,6 +227,8 @@ class TrainingConfig(DPOConfig):
                 setattr(self, name, str(Path(value).expanduser()) if value.startswith("~") else value)
         if self.report_to is None:
             self.report_to = "wandb" if os.environ.get("WANDB_PROJECT") else "none"
+        if self.learning_rate is None:
+            self.learning_rate = LEARNING_RATES.get(self.stage, 0) * (LORA_FACTOR if self.trains_adapter else 1)
         self.set_losses()
         check_config(self)
         self.accumulation_asked = self.gradient_accumulation_steps
@@ -227,6 +247,7 @@ class TrainingConfig(DPOConfig):
         if isinstance(self.deepspeed, str):
             self.deepspeed_file = self.deepspeed
             self.deepspeed = load_deepspeed_config(self.deepspeed)
+        check_lora(self)
         try:
             super().__post_init__()
         except (ImportError, ValueError) as error:
@@ -254,14 +275,19 @@ class TrainingConfig(DPOConfig):
         self.loss_type, self.loss_weights = names, None if set(weights) == {1.0} else weights
 
     @property
+    def trains_adapter(self) -> bool:
+        """Whether the model's own weights stay as they are: under a new adapter, or where the model is one already."""
+        return self.lora_rank is not None or (Path(str(self.model_name_or_path)) / ADAPTER_CONFIG).is_file()
+
+    @property
     def dtype(self) -> torch.dtype:
         """What weights are loaded as.
 
         DeepSpeed keeps float32 master weights of a half-precision model. Without it the optimizer would step on the
         half-precision weights themselves, where an update of 1e-6 is lost to rounding, so they stay float32 and
-        autocast does the rest.
+        autocast does the rest. Under an adapter, whose own weights are float32, the model's take no steps.
         """
-        if self.deepspeed is None:
+        if self.deepspeed is None and not self.trains_adapter:
             return torch.float32
         return torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else torch.float32
 
@@ -295,50 +321,3 @@ def computes_bf16() -> bool:
         except TypeError:  # a device that does not emulate
             return bool(device.is_bf16_supported())
     return bool(is_bf16_available())
-
-
-def derive_batches(
-    *, global_batch_size: int | None, per_device: int | None, accumulation: int | None, world_size: int
-) -> tuple[int, int, int]:
-    """Fill in what is left open of: global_batch_size = per_device x world_size x accumulation.
-
-    Returns:
-        (global_batch_size, per_device, accumulation). 32 over 2 devices, nothing else given: (32, 4, 4).
-
-    Raises:
-        ConfigError: the numbers do not go together; the message names the nearest that do.
-    """
-    for name, value in (
-        ("global_batch_size", global_batch_size),
-        ("per_device_train_batch_size", per_device),
-        ("gradient_accumulation_steps", accumulation),
-    ):
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name} {value}: expected at least 1")
-    if global_batch_size is None and accumulation is not None:
-        per_device = per_device or 1
-        return per_device * world_size * accumulation, per_device, accumulation
-    given = world_size * (per_device or 1) * (accumulation or 1)
-    # Nobody asked for 32: on 3 devices it is 33.
-    wanted = global_batch_size or max(1, round(DEFAULT_GLOBAL_BATCH_SIZE / given)) * given
-    if wanted % given or (per_device and accumulation and wanted != given):
-        parts = [f"{world_size} device(s)"]
-        parts += [f"--per_device_train_batch_size {per_device}"] if per_device else []
-        parts += [f"--gradient_accumulation_steps {accumulation}"] if accumulation else []
-        if per_device and accumulation:
-            ways_out = f"these make {given}"
-        else:
-            below, above = wanted // given * given, (wanted // given + 1) * given
-            ways_out = f"the nearest sizes that do are {below} and {above}" if below else f"the nearest is {above}"
-        raise ConfigError(
-            f"global batch size {wanted} does not divide into {' x '.join(parts)}: {ways_out}.\n"
-            "  Pass one of them as --global_batch_size, or change the other numbers."
-        )
-    share = wanted // given
-    if per_device is None:
-        per_device = (
-            max(size for size in range(1, LARGEST_DEFAULT_MICRO_BATCH + 1) if share % size == 0)
-            if accumulation is None
-            else share
-        )
-    return wanted, per_device, accumulation or wanted // (world_size * per_device)

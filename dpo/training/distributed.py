@@ -1,6 +1,6 @@
 """One process or many: who is who, and who goes first."""
 
-__all__ = ["finish", "is_main_process", "local_main_first", "set_up"]
+__all__ = ["finish", "is_fsdp", "is_main_process", "local_main_first", "say", "set_up"]
 
 import os
 import socket
@@ -25,16 +25,27 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def set_up(*, deepspeed: bool) -> None:
+def say(text: str) -> None:
+    """Print, once for all ranks."""
+    if is_main_process():
+        print(text, flush=True)
+
+
+def is_fsdp() -> bool:
+    """Whether accelerate's launcher asked for FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1", "yes")
+
+
+def set_up(*, deepspeed: bool, spread: bool = False) -> None:
     """Make the environment what the libraries expect, before they look at it.
 
-    Without a launcher: one process, on the first GPU. On a CPU: the cores shared among the ranks, and DeepSpeed's
-    communication started, since zero.Init would count one rank otherwise.
+    Without a launcher: one process, on the first GPU, or on all where the model is spread over them. On a CPU: the
+    cores shared among the ranks, and DeepSpeed's communication started, since zero.Init would count one rank otherwise.
     """
     # The libraries' notes to each other on names they will drop, several a rank, none of them a user's to mend.
     warnings.filterwarnings("ignore", category=FutureWarning)
     launched = "LOCAL_RANK" in os.environ
-    if not launched:
+    if not launched and not spread:
         # Several visible GPUs would make transformers choose nn.DataParallel.
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     if not launched and deepspeed:

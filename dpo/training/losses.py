@@ -43,15 +43,19 @@ class Pairs:
         ref_logps: torch.Tensor,
         tokens: torch.Tensor,
         confidences: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
     ) -> "Pairs":
-        """From values of completions, chosen before rejected, pair after pair, (2 x N,) each.
+        """From values of completions, chosen before rejected, pair after pair, (2 x N,) each; weights are (N,).
 
         With confidences, those of logps.Scored, pairs weigh as in WPO: the product of their two answers' (Zhou et al.
-        2024, arXiv:2406.11827, Eq. 2).
+        2024, arXiv:2406.11827, Eq. 2), times their weights where there are any.
         """
         chosen, rejected = logps.view(-1, 2).unbind(dim=1)
         ref_chosen, ref_rejected = ref_logps.view(-1, 2).unbind(dim=1)
         chosen_tokens, rejected_tokens = tokens.view(-1, 2).unbind(dim=1)
+        if confidences is not None:
+            sureness = confidences.view(-1, 2).prod(dim=1)
+            weights = sureness if weights is None else weights * sureness
         return cls(
             chosen=chosen,
             rejected=rejected,
@@ -59,8 +63,13 @@ class Pairs:
             ref_rejected=ref_rejected,
             chosen_tokens=chosen_tokens,
             rejected_tokens=rejected_tokens,
-            weights=None if confidences is None else confidences.view(-1, 2).prod(dim=1),
+            weights=weights,
         )
+
+    def to_float64(self) -> "Pairs":
+        """On the CPU, where there is float64 whatever the device; without a gradient."""
+        values = {name: value for name, value in vars(self).items() if value is not None}
+        return Pairs(**{name: value.detach().cpu().double() for name, value in values.items()})
 
     @property
     def chosen_ratios(self) -> torch.Tensor:

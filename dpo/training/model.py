@@ -4,68 +4,80 @@ __all__ = ["load_model", "load_tokenizer_for", "stop_at"]
 
 from typing import Any
 
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from dpo.data.pipeline import PreparedData
 from dpo.errors import ModelError, TokenizerError
+from dpo.models import LocatedModel
 from dpo.training.config import TrainingConfig
+from dpo.training.loading import load_causal_lm, load_chat_tokenizer
+from dpo.training.lora import quantization
 
 NUM_CHECKED_PAIRS = 8
 """Pairs whose prompt ids are compared with transformers' own."""
 
 
 def load_model(
-    model: str, config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, added_tokens: tuple[str, ...]
-) -> PreTrainedModel:
+    located: LocatedModel,
+    config: TrainingConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    added_tokens: tuple[str, ...],
+    *,
+    is_reference: bool = False,
+) -> PreTrainedModel | PeftModel:
     """A causal language model with the run's dtype and attention, its embeddings large enough for the tokenizer.
 
     Loading the same model twice gives the same weights, new embedding rows included.
+
+    Args:
+        located: The model, or an adapter on one.
+        config: The run's flags.
+        tokenizer: The run's.
+        added_tokens: Control tokens that the model lacked.
+        is_reference: Whether an adapter stays as it is.
 
     Raises:
         ModelError: it cannot be loaded.
     """
 
-    def load(attention: str | None) -> PreTrainedModel:
-        options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
-        return AutoModelForCausalLM.from_pretrained(
-            model,
-            revision=config.model_revision,
+    def load(attention: str | None) -> PreTrainedModel | PeftModel:
+        options: dict[str, Any] = {
+            "attn_implementation": attention,
+            "device_map": config.device_map,
+            "quantization_config": quantization(config),
+        }
+        return load_causal_lm(
+            located,
             dtype=config.dtype,
+            revision=config.model_revision,
             trust_remote_code=config.trust_remote_code,
-            **options,
+            is_trainable=not is_reference,
+            **{name: value for name, value in options.items() if value is not None},
         )
 
     try:
-        try:
-            loaded = load(config.attention)
-        except ValueError as error:
-            # An architecture without flash attention. Where it was our choice, transformers makes another.
-            if config.attn_implementation != "auto" or "attention" not in str(error).lower():
-                raise
-            loaded = load(None)
-    except (ImportError, OSError, SafetensorError, ValueError) as error:
-        raise ModelError(f"--model_name_or_path {model}: cannot be loaded: {error}") from error
+        loaded = load(config.attention)
+    except ModelError as error:
+        # An architecture without flash attention. Where it was our choice, transformers makes another.
+        if config.attn_implementation != "auto" or "attention" not in str(error).lower():
+            raise
+        loaded = load(None)
     if added_tokens and len(tokenizer) > loaded.get_input_embeddings().num_embeddings:
         set_seed(config.seed)  # new rows are drawn from the others' distribution, the same for policy and reference
         loaded.resize_token_embeddings(len(tokenizer))
     return loaded
 
 
-def load_tokenizer_for(model: str, config: TrainingConfig, prepared: PreparedData) -> PreTrainedTokenizerBase:
+def load_tokenizer_for(
+    located: LocatedModel, config: TrainingConfig, prepared: PreparedData
+) -> PreTrainedTokenizerBase:
     """Transformers' tokenizer of a model, with the template that rendered the pairs.
 
     Raises:
         TokenizerError: it would give a prompt other ids than those that were prepared.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            model, revision=config.model_revision, trust_remote_code=config.trust_remote_code
-        )
-    except (ImportError, OSError, ValueError) as error:
-        raise TokenizerError(
-            f"--model_name_or_path {model}: transformers cannot load the tokenizer: {error}"
-        ) from error
+    tokenizer = load_chat_tokenizer(located, revision=config.model_revision, trust_remote_code=config.trust_remote_code)
     if prepared.added_tokens:
         tokenizer.add_special_tokens({"extra_special_tokens": list(prepared.added_tokens)})
     if tokenizer.pad_token is None:
@@ -83,7 +95,7 @@ def load_tokenizer_for(model: str, config: TrainingConfig, prepared: PreparedDat
     return tokenizer
 
 
-def stop_at(model: PreTrainedModel, token_id: int) -> None:
+def stop_at(model: PreTrainedModel | PeftModel, token_id: int) -> None:
     """Make the saved model's generation end at the token it was trained to end with."""
     generation = model.generation_config
     assert generation is not None

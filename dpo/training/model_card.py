@@ -9,7 +9,7 @@ import yaml
 
 from dpo.data.pipeline import PreparedData
 from dpo.training.config import TrainingConfig
-from dpo.training.summary import MEASURES, describe_loss, evaluations
+from dpo.training.summary import describe_loss, evaluations, measures_table
 
 CARD = """\
 ---
@@ -17,13 +17,13 @@ CARD = """\
 
 # {name}
 
-{base}, tuned on preference pairs{method}.
+{base}, {method}.
 
 | | |
 | --- | --- |
 | loss | {loss} |
 | learning rate | {learning_rate:g} |
-| pairs a step | {global_batch_size} |
+| {rows} a step | {global_batch_size} |
 | steps | {steps} |
 | template | {template} |
 | longest pair | {max_length} tokens |
@@ -60,7 +60,8 @@ def model_card(
         log_history: The trainer's log so far.
         steps: Optimizer steps taken.
     """
-    front_matter: dict[str, Any] = {"library_name": "transformers", "tags": ["dpo", "preference-tuning"]}
+    tags = ["sft"] if config.stage == "sft" else ["dpo", "preference-tuning"]
+    front_matter: dict[str, Any] = {"library_name": "peft" if config.trains_adapter else "transformers", "tags": tags}
     is_hub_id = base.count("/") == 1 and not base.startswith((".", "/", "~")) and not Path(base).exists()
     if is_hub_id:
         front_matter["base_model"] = base
@@ -69,24 +70,33 @@ def model_card(
         front_matter=yaml.safe_dump(front_matter),
         name=output_dir.resolve().name,
         base=f"[{base}](https://huggingface.co/{base})" if is_hub_id else f"`{base}`",
-        method=" with DPO ([Rafailov et al. 2023](https://arxiv.org/abs/2305.18290))"
-        * (config.loss_type == ["sigmoid"]),
+        method=method(config),
+        rows="answers" if config.stage == "sft" else "pairs",
         loss=describe_loss(config),
         learning_rate=config.learning_rate,
         global_batch_size=config.global_batch_size,
         steps=steps,
         template=prepared.config["template"],
         max_length=prepared.config["max_length"],
-        held_out=held_out_table(log_history),
+        held_out=held_out_table(config, log_history),
         table=prepared.report.table(),
         place=config.hub_model_id or output_dir,
     )
 
 
-def held_out_table(log_history: list[dict[str, Any]]) -> str:
+def method(config: TrainingConfig) -> str:
+    """What was done to the base model."""
+    adapter = ", as a LoRA adapter" * config.trains_adapter
+    if config.stage == "sft":
+        return f"fine-tuned on answers{adapter}"
+    dpo = " with DPO ([Rafailov et al. 2023](https://arxiv.org/abs/2305.18290))" * (config.loss_type == ["sigmoid"])
+    return f"tuned on preference pairs{dpo}{adapter}"
+
+
+def held_out_table(config: TrainingConfig, log_history: list[dict[str, Any]]) -> str:
     evaluated = evaluations(log_history)
     if not evaluated:
         return ""
-    lines = [["held-out pairs", *evaluated], ["---"] * (1 + len(evaluated))]
-    lines += [[label, *(f"{entry[key]:.4f}" for entry in evaluated.values())] for label, key in MEASURES.items()]
+    header, *rows = measures_table(config, evaluated)
+    lines = [header, ["---"] * len(header), *rows]
     return "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

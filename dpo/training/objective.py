@@ -1,23 +1,91 @@
-"""What a run minimizes: one loss, or several with their weights."""
+"""What a run minimizes and measures: on pairs, one loss or several with their weights; on answers, their tokens'."""
 
-__all__ = ["Objective", "parse_losses"]
+__all__ = ["AnswerObjective", "Objective", "PairObjective", "objective_of", "pairs_of", "parse_losses"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 
 from dpo.errors import ConfigError
+from dpo.training.logps import Scored
 from dpo.training.losses import LOSSES, Loss, LossOptions, Pairs
+from dpo.training.packing import Pack
 
 if TYPE_CHECKING:
     from dpo.training.config import TrainingConfig
 
 
+class Objective(Protocol):
+    """What the packed engine is to minimize, and what is logged of it: means over items."""
+
+    unit: ClassVar[str]
+    """What a row of the data is: pairs or answers."""
+    names: ClassVar[tuple[str, ...]]
+    """Of the measures. The first is the loss."""
+    counts_tokens: ClassVar[bool]
+    """Whether items are answer tokens, of which a step takes as many as there are, or pairs."""
+
+    @property
+    def needs_reference(self) -> bool: ...
+
+    @property
+    def compares_pairs(self) -> bool: ...
+
+    @property
+    def wants_confidences(self) -> bool: ...
+
+    def loss(self, pairs: Pairs) -> torch.Tensor:
+        """Of each row, summed over its items, (N,)."""
+        ...
+
+    def items(self, pairs: Pairs) -> torch.Tensor:
+        """How many items each row is, (N,)."""
+        ...
+
+    def measure(self, pairs: Pairs) -> torch.Tensor:
+        """The measures of each row, means over its items, (N, names)."""
+        ...
+
+
+def objective_of(config: "TrainingConfig") -> Objective:
+    """As a run's flags say, whose losses are all in LOSSES."""
+    return AnswerObjective() if config.stage == "sft" else PairObjective.of(config)
+
+
+@dataclass(frozen=True)
+class AnswerObjective:
+    """SFT: the mean of -log pi over the answer tokens of a step, as transformers has it."""
+
+    unit: ClassVar[str] = "answers"
+    names: ClassVar[tuple[str, ...]] = ("loss",)
+    counts_tokens: ClassVar[bool] = True
+    needs_reference: ClassVar[bool] = False
+    compares_pairs: ClassVar[bool] = False
+    wants_confidences: ClassVar[bool] = False
+
+    def loss(self, pairs: Pairs) -> torch.Tensor:
+        return -pairs.chosen
+
+    def items(self, pairs: Pairs) -> torch.Tensor:
+        return pairs.chosen_tokens
+
+    def measure(self, pairs: Pairs) -> torch.Tensor:
+        return -pairs.chosen_means[:, None]
+
+
 @dataclass(frozen=True, kw_only=True)
-class Objective:
-    """A weighted sum of losses."""
+class PairObjective:
+    """A weighted sum of losses on pairs."""
+
+    unit: ClassVar[str] = "pairs"
+    names: ClassVar[tuple[str, ...]] = (
+        *("loss", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"),
+        *("logps/chosen", "logps/rejected"),
+    )
+    """As TRL has them."""
+    counts_tokens: ClassVar[bool] = False
 
     terms: tuple[tuple[Loss, float], ...]
     options: LossOptions
@@ -27,7 +95,7 @@ class Objective:
     """Whether pairs weigh by the policy's confidence in them, as in WPO."""
 
     @classmethod
-    def of(cls, config: "TrainingConfig") -> "Objective":
+    def of(cls, config: "TrainingConfig") -> "PairObjective":
         """As a run's flags say, whose losses are all in LOSSES."""
         weights = config.loss_weights or [1.0] * len(config.loss_type)
         return cls(
@@ -52,10 +120,20 @@ class Objective:
         return not self.reference_free and any(loss.needs_reference for loss, _ in self.terms)
 
     def loss(self, pairs: Pairs) -> torch.Tensor:
-        """Of each pair, (N,)."""
         terms = [weight * loss.function(pairs, self.options) for loss, weight in self.terms]
         total = torch.stack(terms).sum(dim=0)
         return total if pairs.weights is None else pairs.weights * total
+
+    def items(self, pairs: Pairs) -> torch.Tensor:
+        return torch.ones_like(pairs.chosen)
+
+    def measure(self, pairs: Pairs) -> torch.Tensor:
+        chosen, rejected = self.rewards(pairs)
+        measures = (
+            *(self.loss(pairs), chosen, rejected, (chosen > rejected).to(chosen.dtype), chosen - rejected),
+            *(pairs.chosen, pairs.rejected),
+        )
+        return torch.stack(measures, dim=1)
 
     def rewards(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
         """Implicit rewards of chosen and rejected, (N,) each: beta times the log-ratio, or its mean over tokens."""
@@ -86,3 +164,22 @@ def parse_losses(terms: Sequence[str]) -> tuple[list[str], list[float]]:
             raise ConfigError(f"loss '{name}' is named twice in {' '.join(terms)}: name it once, with its weight")
         names.append(name)
     return names, weights
+
+
+def pairs_of(pack: Pack, scored: Scored, ref_logps: torch.Tensor, pairs: slice = slice(None)) -> Pairs:
+    """Some pairs of a pack as losses see them.
+
+    Args:
+        pack: The whole pack.
+        scored: What the policy makes of these pairs.
+        ref_logps: The reference's log-probabilities of the whole pack, (2 x pairs,).
+        pairs: Which they are. Default: all.
+    """
+    completions = pairs if pairs == slice(None) else slice(2 * pairs.start, 2 * pairs.stop)
+    return Pairs.of(
+        scored.logps,
+        ref_logps[completions],
+        pack.num_completion_tokens[completions],
+        confidences=scored.confidences,
+        weights=None if pack.weights is None else pack.weights[pairs],
+    )

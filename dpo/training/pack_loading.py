@@ -34,11 +34,15 @@ class PackedPairs(Dataset[dict[str, Any]]):
     Args:
         pairs: Pairs with prompt_ids, chosen_ids, rejected_ids.
         reference_logps: The reference's, float32 (pairs, 2), where they are known.
+        weights: What each pair counts in the loss, float32 (pairs,). None: 1.
     """
 
-    def __init__(self, pairs: PairDataset, reference_logps: torch.Tensor | None) -> None:
+    def __init__(
+        self, pairs: PairDataset, reference_logps: torch.Tensor | None, weights: torch.Tensor | None = None
+    ) -> None:
         self.pairs = pairs
         self.reference_logps = reference_logps
+        self.weights = weights
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -47,7 +51,8 @@ class PackedPairs(Dataset[dict[str, Any]]):
         rows = list(batch.pairs)
         known = None if self.reference_logps is None else self.reference_logps[rows].flatten()
         pairs = self.pairs.select(rows).to_list()
-        pack = pack_pairs(pairs, rows, is_filler=batch.is_filler, reference_logps=known)
+        weights = None if self.weights is None else self.weights[rows]
+        pack = pack_pairs(pairs, rows, is_filler=batch.is_filler, reference_logps=known, weights=weights)
         return {"input_ids": pack.input_ids, "pack": pack}  # input_ids, for what transformers counts
 
 

@@ -74,18 +74,17 @@ def sdpa_packed(
 ) -> torch.Tensor:
     """Two calls a pair of torch's scaled_dot_product_attention; plain matrix products for what it does not offer."""
     # One split each, so that the backward pass writes each gradient once.
-    queries, keys, values = (torch.split(tensor, layout.segments, dim=2) for tensor in (query, key, value))
+    queries, keys, values = (iter(torch.split(tensor, layout.segments, dim=2)) for tensor in (query, key, value))
     plain = scoring.softcap is not None or scoring.sinks is not None
     outputs = []
-    for pair, lengths in enumerate(layout.lengths):
-        both, rejected = 2 * pair, 2 * pair + 1
-        shared = (keys[both][:, :, : lengths.prompt], values[both][:, :, : lengths.prompt])
-        rejected_key = torch.cat((shared[0], keys[rejected]), dim=2)
-        rejected_value = torch.cat((shared[1], values[rejected]), dim=2)
-        for q, k, v in (
-            (queries[both], keys[both], values[both]),
-            (queries[rejected], rejected_key, rejected_value),
-        ):
+    for lengths in layout.lengths:
+        k, v = next(keys), next(values)
+        attended = [(next(queries), k, v)]
+        if lengths.rejected:
+            shared_key, shared_value = k[:, :, : lengths.prompt], v[:, :, : lengths.prompt]
+            rejected_key = torch.cat((shared_key, next(keys)), dim=2)
+            attended.append((next(queries), rejected_key, torch.cat((shared_value, next(values)), dim=2)))
+        for q, k, v in attended:
             mask = causal_mask(q.shape[2], k.shape[2], scoring.sliding_window, q.device)
             if plain:
                 output = plain_attention(q, k, v, mask, scoring)

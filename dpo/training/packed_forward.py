@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from dpo.training.logps import Completions, LogitTransform, PairLoss, Scored, completion_loss, score_completions
@@ -39,6 +40,12 @@ class PackedForward:
         self.head: nn.Module = model.get_output_embeddings()
         self.transform = LogitTransform.of(model.config)
         self.ld_alpha = ld_alpha
+
+    @property
+    def device(self) -> torch.device:
+        """Where a pack is to be: with the head, whose work is done there. Layers elsewhere are sent what they need."""
+        device: torch.device = self.head.weight.device
+        return device
 
     @contextmanager
     def ordinary_attention(self) -> Iterator[None]:
@@ -108,11 +115,13 @@ class PackedForward:
         result: list[Result] = []
 
         def keep_hidden(head: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-            hidden.append(inputs[0][0].index_select(0, pack.logit_index))
+            states = inputs[0][0]
+            hidden.append(states.index_select(0, pack.logit_index.to(states.device)))
             return (inputs[0][:, -1:],)
 
         def score_hidden(head: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-            result.append(score(*hidden, head.weight, head.bias, completions, self.transform))
+            states = hidden[0].to(head.weight.device)
+            result.append(score(states, head.weight, head.bias, completions, self.transform))
 
         hooks = [
             self.head.register_forward_pre_hook(keep_hidden),
@@ -136,7 +145,7 @@ class PackedForward:
         """
         logps = []
         with torch.no_grad(), self.ordinary_attention():
-            for completion in (pair["chosen_ids"], pair["rejected_ids"]):
+            for completion in filter(len, (pair["chosen_ids"], pair["rejected_ids"])):
                 ids = torch.tensor([[*pair["prompt_ids"], *completion]], device=self.model.device)
                 logits = model(input_ids=ids, use_cache=False).logits[0, -len(completion) - 1 : -1].float()
                 targets = ids[0, -len(completion) :, None]
@@ -145,7 +154,8 @@ class PackedForward:
             pack = pack_pairs([pair], [0])
             weights = torch.split(pack.token_weights(self.ld_alpha).to(self.model.device), pack.completion_lengths)
             logps = [values * of_tokens for values, of_tokens in zip(logps, weights, strict=True)]
-        return torch.stack([values.sum() for values in logps])
+        sums = torch.stack([values.sum() for values in logps])
+        return functional.pad(sums, (0, 2 - len(sums)))  # no rejected answer has probability 1
 
 
 class _Anchor(torch.autograd.Function):

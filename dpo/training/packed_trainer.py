@@ -1,10 +1,9 @@
-"""The packed engine: trl.DPOTrainer on packs of pairs, each prompt computed once, with a reference that is kept."""
+"""The packed engine: trl.DPOTrainer on packs, each prompt computed once, with a reference that is kept."""
 
 __all__ = ["PackedTrainer", "Reference"]
 
 import gc
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -19,40 +18,45 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl.models.utils import prepare_deepspeed
 from trl.trainer.utils import use_adapter
 
-from dpo.errors import ConfigError, ModelError
+from dpo.errors import ModelError
 from dpo.training.config import TrainingConfig
+from dpo.training.distributed import is_fsdp
 from dpo.training.logps import Scored
-from dpo.training.losses import Pairs
-from dpo.training.metrics import PairMetrics
-from dpo.training.objective import Objective
+from dpo.training.lora import base_model, drop_reference_adapter
+from dpo.training.metrics import Metrics
+from dpo.training.objective import objective_of, pairs_of
 from dpo.training.pack_loading import PackedPairs, TrainBatches, count_tokens, pack_loader
 from dpo.training.packed_forward import PackedForward
 from dpo.training.packing import Pack, pack_pairs
-from dpo.training.planning import num_micro_batches_within, plan_all, steps_of
+from dpo.training.planning import plan_all
 from dpo.training.reference import ReferenceCache
 from dpo.training.reference_pass import TOLERANCE, ReferencePass
-from dpo.training.trainer import EpochOrder, PreferenceTrainer
+from dpo.training.steps import micro_batches_for, steps_of_run
+from dpo.training.trainer import PreferenceTrainer
+from dpo.training.weighting import MarginWeights
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A reference that is loaded, used and let go before training."""
+    """A reference that computes before training, and is let go."""
 
-    load: Callable[[], PreTrainedModel]
+    load: Callable[[], PreTrainedModel | PeftModel] | None
+    """Loads it. None: it is the policy without its adapter."""
     cache: ReferenceCache
 
 
 class PackedTrainer(PreferenceTrainer):
-    """trl.DPOTrainer on packs.
+    """trl.DPOTrainer on packs of pairs or, at the stage sft, of answers, which are pairs without a rejected one.
 
     Overridden, beside what PreferenceTrainer overrides: the two data loaders, which give packs that are dealt evenly;
-    `_compute_loss`; `_precompute_ref_logps`, which asks the reference cache; `evaluation_loop` and `log`, for means
-    over pairs.
+    `get_batch_samples`, which counts what a step's mean is over; `_compute_loss`; `_precompute_ref_logps`, which asks
+    the reference cache; `evaluation_loop` and `log`, for means over pairs or over tokens.
 
     Args:
         model: The policy.
         args: The run's flags. Accumulation grows where max_tokens_per_micro_batch asks for it.
-        train_dataset: Pairs as token ids.
+        train_dataset: Pairs as token ids, and their scores where the run weighs by them.
+        eval_dataset: Held-out ones.
         backend: A name in packed_attention.BACKENDS.
         ref_model: A reference that computes as training goes on, or None.
         reference: A reference that computes beforehand. With neither, the policy with its adapter off is the
@@ -68,6 +72,7 @@ class PackedTrainer(PreferenceTrainer):
         model: PreTrainedModel | PeftModel,
         args: TrainingConfig,
         train_dataset: Any,
+        eval_dataset: Any = None,
         backend: str,
         ref_model: PreTrainedModel | None = None,
         reference: Reference | None = None,
@@ -77,20 +82,43 @@ class PackedTrainer(PreferenceTrainer):
         self.train_tokens = count_tokens(train_dataset)
         args.set_accumulation(micro_batches_for(args, train_dataset, self.train_tokens))
         self.policy = PackedForward(base_model(model), backend, args.ld_alpha)
-        self.objective = Objective.of(args)
+        self.objective = objective_of(args)
         self.live_reference = None if ref_model is None else PackedForward(ref_model, backend, args.ld_alpha)
         self.reference = reference
         self.reference_pass: ReferencePass | None = None
         self.reference_logps: dict[str, torch.Tensor] = {}
         self.is_checked = False
-        self.seen = {"pairs": 0, "tokens": 0, "tokens_unshared": 0}
+        self.seen = {self.objective.unit: 0, "tokens": 0, "tokens_unshared": 0}
+        self.step_items = int(args.global_batch_size or 1)
+        self.weights: dict[str, torch.Tensor] = {}
+        if args.weight_by_score:
+            by_margin = MarginWeights.of(train_dataset)
+            held_out = {} if eval_dataset is None else {"eval": eval_dataset}
+            self.weights = {
+                name: by_margin.weigh(pairs) for name, pairs in ({"train": train_dataset} | held_out).items()
+            }
+        if reference is not None and reference.load is not None and is_fsdp():
+            # Beside FSDP TRL loads a reference for every pass before training, and shards it: it is given ours.
+            ref_model = reference.load()
+            self.live_reference = PackedForward(base_model(ref_model), backend, args.ld_alpha)
         # Or TRL loads a second model.
         args.precompute_ref_log_probs = reference is not None or not self.objective.needs_reference
-        super().__init__(model=model, ref_model=ref_model, args=args, train_dataset=train_dataset, **options)
+        super().__init__(
+            model=model,
+            ref_model=ref_model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            **options,
+        )
         args.precompute_ref_log_probs = False
-        self.pair_metrics = PairMetrics(self.objective)
+        if args.stage == "sft" or reference is not None:
+            drop_reference_adapter(self.model)
+        self.metrics = Metrics(self.objective)
         self.reference_runtime_s = 0.0 if self.reference_pass is None else self.reference_pass.runtime_s
         # Let the reference go.
+        if reference is not None:
+            self.ref_model = self.live_reference = None
         self.reference = self.reference_pass = None
         self.accelerator.free_memory()
         gc.collect()
@@ -101,11 +129,8 @@ class PackedTrainer(PreferenceTrainer):
             return dataset
         assert self.reference is not None
         if self.reference_pass is None:
-            model = self.reference.load()
-            forward = PackedForward(model, self.backend, self.args.ld_alpha)
-            wrapped = self.prepare_reference(model)
             self.reference_pass = ReferencePass(
-                lambda pack: forward.logps(wrapped, pack.to(self.args.device)),
+                self.reference_forward(self.reference.load),
                 self.reference.cache,
                 self.accelerator,
                 pairs_at_once=self.args.per_device_eval_batch_size,
@@ -120,13 +145,36 @@ class PackedTrainer(PreferenceTrainer):
         self.reference_logps[name] = logps
         return dataset
 
-    def prepare_reference(self, model: PreTrainedModel) -> nn.Module:
+    def reference_forward(
+        self, load: Callable[[], PreTrainedModel | PeftModel] | None
+    ) -> Callable[[Pack], torch.Tensor]:
+        """The reference's log-probabilities of a pack, by a model of its own or by the policy without its adapter."""
+        if load is None:
+
+            def without_adapter(pack: Pack) -> torch.Tensor:
+                with self.accelerator.autocast():  # as it will be computed once the policy is wrapped
+                    return self.logps_without_adapter(self.model, pack.to(self.pack_device))
+
+            return without_adapter
+        if self.live_reference is not None:
+            return lambda pack: self.live_reference.logps(self.ref_model, pack.to(self.pack_device))
+        model = load()
+        forward = PackedForward(base_model(model), self.backend, self.args.ld_alpha)
+        wrapped = self.prepare_reference(model)
+        return lambda pack: forward.logps(wrapped, pack.to(self.pack_device))
+
+    def prepare_reference(self, model: PreTrainedModel | PeftModel) -> nn.Module:
         """Place a reference as the policy will be: sharded at ZeRO-3, else whole on each device."""
         if self.is_deepspeed_enabled:
             engine: nn.Module = prepare_deepspeed(model, self.accelerator)
             return engine
         prepared: nn.Module = self.accelerator.prepare_model(model, evaluation_mode=True)
         return prepared.eval()
+
+    @property
+    def pack_device(self) -> torch.device:
+        """This rank's device; of a model that is spread over several, that of the head."""
+        return self.policy.device if self.is_model_parallel else self.args.device
 
     @property
     def computing_dtype(self) -> torch.dtype:
@@ -157,7 +205,7 @@ class PackedTrainer(PreferenceTrainer):
 
     def loader(self, split: str, dataset: Any, batches: Any) -> DataLoader[dict[str, Any]]:
         return pack_loader(
-            PackedPairs(dataset, self.reference_logps.get(split)),
+            PackedPairs(dataset, self.reference_logps.get(split), self.weights.get(split)),
             batches,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
@@ -165,19 +213,24 @@ class PackedTrainer(PreferenceTrainer):
             prefetch_factor=self.args.dataloader_prefetch_factor,
         )
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Any]:
+        samples, num_items = super().get_batch_samples(*args, **kwargs)
+        if self.objective.counts_tokens:
+            packs = [sample["pack"] for sample in samples if not sample["pack"].is_filler]
+            tokens = torch.tensor(sum(len(pack.targets) for pack in packs), device=self.args.device)
+            self.step_items = int(self.accelerator.reduce(tokens, reduction="sum"))
+        return samples, num_items
+
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool) -> torch.Tensor:
         """This pack's share of the step's mean loss, times the number of ranks, over which gradients are averaged."""
-        pack: Pack = inputs["pack"].to(self.args.device)
+        pack: Pack = inputs["pack"].to(self.pack_device)
         if not self.is_checked:
             self.check_engine(model)
         ref_logps = self.reference_logps_of(model, pack)
-        weight = 0 if pack.is_filler else self.args.world_size / self.args.global_batch_size
+        share = 0 if pack.is_filler else self.args.world_size / self.step_items
 
         def pair_loss(scored: Scored, pairs: slice) -> torch.Tensor:
-            of_pairs = slice(2 * pairs.start, 2 * pairs.stop)
-            tokens = pack.num_completion_tokens[of_pairs]
-            seen = Pairs.of(scored.logps, ref_logps[of_pairs], tokens, scored.confidences)
-            return weight * self.objective.loss(seen).sum()
+            return share * self.objective.loss(pairs_of(pack, scored, ref_logps, pairs)).sum()
 
         loss, scored = self.policy.loss(
             model,
@@ -187,8 +240,8 @@ class PackedTrainer(PreferenceTrainer):
             wants_confidences=self.objective.wants_confidences,
         )
         if not pack.is_filler:
-            self.pair_metrics.add(pack, scored, ref_logps)
-            self.seen["pairs"] += len(pack.rows)
+            self.metrics.add(pairs_of(pack, scored, ref_logps))
+            self.seen[self.objective.unit] += len(pack.rows)
             self.seen["tokens"] += pack.num_tokens
             self.seen["tokens_unshared"] += pack.num_tokens_unshared
         return loss
@@ -199,6 +252,10 @@ class PackedTrainer(PreferenceTrainer):
             return pack.reference_logps
         if self.live_reference is not None:
             return self.live_reference.logps(self.ref_model, pack)
+        return self.logps_without_adapter(model, pack)
+
+    def logps_without_adapter(self, model: nn.Module, pack: Pack) -> torch.Tensor:
+        """The policy's, its adapter off or as it was at the start."""
         adapted = self.accelerator.unwrap_model(model)
         with use_adapter(adapted, adapter_name="ref" if "ref" in adapted.peft_config else None):
             return self.policy.logps(model, pack)
@@ -215,7 +272,7 @@ class PackedTrainer(PreferenceTrainer):
         was_training = model.training
         model.eval()
         with self.compute_loss_context_manager():
-            packed = self.policy.logps(model, pack_pairs([pair], [row]).to(self.args.device))
+            packed = self.policy.logps(model, pack_pairs([pair], [row]).to(self.pack_device))
             plain = self.policy.plain_logps(model, pair)
         model.train(was_training)
         tolerance = TOLERANCE[self.computing_dtype]
@@ -234,18 +291,18 @@ class PackedTrainer(PreferenceTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Means over the held-out pairs. Within or after `train`, which wraps the model."""
+        """Means over what is held out. Within or after `train`, which wraps the model."""
         model = self.model_wrapped
         model.eval()
         self.callback_handler.eval_dataloader = dataloader
-        metrics = PairMetrics(self.objective)
+        metrics = Metrics(self.objective)
         for inputs in dataloader:
-            pack = inputs["pack"].to(self.args.device)
+            pack = inputs["pack"].to(self.pack_device)
             with torch.no_grad(), self.compute_loss_context_manager():
                 scored = self.policy.score(model, pack, wants_confidences=self.objective.wants_confidences)
                 ref_logps = self.reference_logps_of(model, pack)
             if not pack.is_filler:
-                metrics.add(pack, scored, ref_logps)
+                metrics.add(pairs_of(pack, scored, ref_logps))
             self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         means = {f"{metric_key_prefix}_{name}": value for name, value in metrics.means(self.accelerator).items()}
         return EvalLoopOutput(
@@ -257,9 +314,9 @@ class PackedTrainer(PreferenceTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if not any(name.startswith("eval_") for name in logs):
-            logs |= self.pair_metrics.means(self.accelerator)
+            logs |= self.metrics.means(self.accelerator)
         if "train_loss" in logs:  # transformers' is a mean over steps, in which a short last step counts as a whole one
-            logs["train_loss"] = self.pair_metrics.mean_loss()
+            logs["train_loss"] = self.metrics.mean_loss()
         super().log(logs, start_time)
 
     def ordinary_attention(self) -> AbstractContextManager[None]:
@@ -270,44 +327,3 @@ class PackedTrainer(PreferenceTrainer):
         seen = dict(zip(self.seen, self.accelerator.reduce(counts, reduction="sum").tolist(), strict=True))
         reference = {"reference_runtime": round(self.reference_runtime_s, 4)}
         return super().totals() | {"engine": "packed"} | reference | seen
-
-
-def base_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
-def steps_of_run(args: TrainingConfig, num_pairs: int) -> Iterator[Sequence[int]]:
-    """The pairs of every optimizer step of a run."""
-    order = EpochOrder.of(args, num_pairs)
-    global_batch_size = args.global_batch_size or 1
-    per_epoch = len(steps_of(order, global_batch_size=global_batch_size, drop_last=args.dataloader_drop_last))
-    left = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
-    while left > 0:
-        steps = steps_of(order, global_batch_size=global_batch_size, drop_last=args.dataloader_drop_last)
-        yield from steps[:left]
-        left -= len(steps)
-        order.epoch += 1
-
-
-def micro_batches_for(args: TrainingConfig, dataset: Any, tokens: Sequence[int]) -> int:
-    """The accumulation steps that keep every micro-batch of a run to max_tokens_per_micro_batch.
-
-    DeepSpeed and transformers want one number for all steps, so the step with most tokens decides.
-
-    Raises:
-        ConfigError: one pair by itself is longer.
-    """
-    number, limit = args.gradient_accumulation_steps or 1, args.max_tokens_per_micro_batch
-    if limit is None:
-        return number
-    longest = int(np.argmax(tokens))
-    if tokens[longest] > limit:
-        pair = dataset[longest]
-        raise ConfigError(
-            f"--max_tokens_per_micro_batch {limit}: {pair['source']}, row {pair['row']} has {tokens[longest]} tokens "
-            "by itself, its prompt once and both answers.\n  Raise it to that, or lower --max_length."
-        )
-    for step in steps_of_run(args, len(tokens)):
-        lengths = [tokens[pair] for pair in step]
-        number = num_micro_batches_within(lengths, world_size=args.world_size, at_least=number, max_tokens=limit)
-    return number

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 Pair = Mapping[str, Sequence[int]]
-"""prompt_ids, chosen_ids and rejected_ids, none empty."""
+"""prompt_ids, chosen_ids and rejected_ids. Only rejected may be empty: an answer without a worse one, for SFT."""
 
 
 class PairLengths(NamedTuple):
@@ -32,13 +32,14 @@ class VarlenLayout:
     """What flash attention's varlen function takes to attend over a pack in one call.
 
     Two sequences a pair: queries [prompt | chosen] on the same keys, queries [rejected] on keys [prompt | rejected],
-    causal and aligned at their ends. The queries lie in the order of the pack; the keys are gathered.
+    causal and aligned at their ends; the second only where there is a rejected answer. The queries lie in the order of
+    the pack; the keys are gathered.
     """
 
     key_index: torch.Tensor
     """Tokens of the pack in the order of the keys, int64 (sum of 2 prompt + chosen + rejected,)."""
     cu_seqlens_q: torch.Tensor
-    """Where each sequence's queries begin and the last one's end, int32 (2 x pairs + 1,)."""
+    """Where each sequence's queries begin and the last one's end, int32 (sequences + 1,)."""
     cu_seqlens_k: torch.Tensor
     """The same for its keys."""
     max_seqlen_q: int
@@ -53,11 +54,22 @@ class PackLayout:
     device: torch.device
     block_masks: dict[int | None, Any] = field(default_factory=dict, compare=False)
     """Flex attention's, by sliding window."""
+    elsewhere: dict[torch.device, "PackLayout"] = field(default_factory=dict, compare=False)
+    """The same for the other devices of a model that is spread over several."""
+
+    def to(self, device: torch.device | int | str, **options: Any) -> "PackLayout":
+        """The layout on a device, made once for each. accelerate sends a layer what it is called with by this name."""
+        device = torch.device(device)
+        if device == self.device:
+            return self
+        if device not in self.elsewhere:
+            self.elsewhere[device] = PackLayout(self.lengths, device)
+        return self.elsewhere[device]
 
     @cached_property
     def segments(self) -> list[int]:
-        """Lengths of [prompt | chosen] and [rejected], pair after pair: what a pack is split into."""
-        return [length for pair in self.lengths for length in (pair.prompt + pair.chosen, pair.rejected)]
+        """Lengths of [prompt | chosen] and, where there is one, [rejected], pair after pair."""
+        return [length for pair in self.lengths for length in (pair.prompt + pair.chosen, pair.rejected) if length]
 
     @cached_property
     def varlen(self) -> VarlenLayout:
@@ -66,11 +78,13 @@ class PackLayout:
         key_lengths: list[int] = []
         start = 0
         for prompt, chosen, rejected in self.lengths:
-            shared = torch.arange(start, start + prompt)
             begin_rejected = start + prompt + chosen
-            key_index += [torch.arange(start, begin_rejected), shared]
-            key_index += [torch.arange(begin_rejected, begin_rejected + rejected)]
-            key_lengths += [prompt + chosen, prompt + rejected]
+            key_index.append(torch.arange(start, begin_rejected))
+            key_lengths.append(prompt + chosen)
+            if rejected:
+                key_index.append(torch.arange(start, start + prompt))
+                key_index.append(torch.arange(begin_rejected, begin_rejected + rejected))
+                key_lengths.append(prompt + rejected)
             start = begin_rejected + rejected
         return VarlenLayout(
             key_index=torch.cat(key_index).to(self.device),
@@ -108,6 +122,8 @@ class Pack:
     """The completion tokens, chosen before rejected, pair after pair, int64 (completion tokens,)."""
     reference_logps: torch.Tensor | None
     """The reference's log-probabilities where they are known, chosen before rejected, nats, float32 (2 x pairs,)."""
+    weights: torch.Tensor | None
+    """What each pair counts in the loss, float32 (pairs,). None: 1."""
     layout: PackLayout
 
     @cached_property
@@ -145,7 +161,7 @@ class Pack:
         if device == self.input_ids.device:
             return self
         moved: dict[str, Any] = {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors()}
-        return replace(self, layout=PackLayout(self.layout.lengths, device), **moved)
+        return replace(self, layout=self.layout.to(device), **moved)
 
     def pin_memory(self) -> "Pack":
         """What a DataLoader calls where it copies to a device."""
@@ -159,15 +175,21 @@ class Pack:
 
 
 def pack_pairs(
-    pairs: Sequence[Pair], rows: Sequence[int], *, is_filler: bool = False, reference_logps: torch.Tensor | None = None
+    pairs: Sequence[Pair],
+    rows: Sequence[int],
+    *,
+    is_filler: bool = False,
+    reference_logps: torch.Tensor | None = None,
+    weights: torch.Tensor | None = None,
 ) -> Pack:
     """Lay pairs side by side.
 
     Args:
-        pairs: prompt_ids, chosen_ids and rejected_ids of each, none empty.
+        pairs: prompt_ids, chosen_ids and rejected_ids of each; only rejected may be empty.
         rows: Where each stands in the data set.
         is_filler: Whether the pairs count elsewhere.
         reference_logps: The reference's, float32 (2 x pairs,).
+        weights: What each pair counts, float32 (pairs,).
     """
     lengths = tuple(
         PairLengths(len(pair["prompt_ids"]), len(pair["chosen_ids"]), len(pair["rejected_ids"])) for pair in pairs
@@ -179,7 +201,8 @@ def pack_pairs(
         last_of_prompt, chosen_start = start + prompt - 1, start + prompt
         rejected_start = chosen_start + chosen
         logit_index += [last_of_prompt, *range(chosen_start, rejected_start - 1)]
-        logit_index += [last_of_prompt, *range(rejected_start, rejected_start + rejected - 1)]
+        if rejected:
+            logit_index += [last_of_prompt, *range(rejected_start, rejected_start + rejected - 1)]
         start = rejected_start + rejected
     completions = [part for pair in pairs for part in (pair["chosen_ids"], pair["rejected_ids"])]
     return Pack(
@@ -190,6 +213,7 @@ def pack_pairs(
         logit_index=torch.tensor(logit_index),
         targets=torch.tensor([token for part in completions for token in part]),
         reference_logps=reference_logps,
+        weights=weights,
         layout=PackLayout(lengths, torch.device("cpu")),
     )
 

@@ -89,26 +89,29 @@ def pair_digest(pair: Pair) -> bytes:
     return digest.digest()
 
 
-def weights_fingerprint(model: str, revision: str | None) -> dict[str, str]:
-    """Hashes of a model's weights and configuration, by file name.
+def weights_fingerprint(
+    model: str, revision: str | None = None, *, configuration: str = "config.json"
+) -> dict[str, str]:
+    """Hashes of a model's or an adapter's weights and configuration, by file name.
 
     Args:
         model: A folder or a Hub id that is loaded already.
         revision: Of a Hub id.
+        configuration: Its file.
 
     Raises:
         ModelError: the folder holds no weights of a known form.
     """
     folder = Path(model)
     if not folder.is_dir():
-        folder = Path(str(cached_file(model, "config.json", revision=revision))).parent
+        folder = Path(str(cached_file(model, configuration, revision=revision))).parent
     files = next((found for pattern in WEIGHTS if (found := sorted(folder.glob(pattern)))), [])
     if not files:
         raise ModelError(
             f"--model_name_or_path {model}: found no {' or '.join(WEIGHTS)} whose content could be told apart.\n"
             "  Pass --no-reference_cache, and the reference is computed as training goes on."
         )
-    files.append(folder / "config.json")
+    files.append(folder / configuration)
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
         return dict(zip([file.name for file in files], pool.map(file_hash, files), strict=True))
 

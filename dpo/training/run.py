@@ -9,28 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import TrainOutput
 
 from dpo.data.config import DataConfig
 from dpo.data.pipeline import MADE_BY_PREPARE, PreparedData, open_prepared, prepare
 from dpo.data.tokenization import load_tokenizer
-from dpo.embedded import EMBEDDED, HUB_ID, find_model
 from dpo.errors import ConfigError, ModelError
-from dpo.training.checks import RESULTS, WEIGHTS, check_padded_loss
+from dpo.models import LocatedModel, locate
+from dpo.training.building import build_trainer
+from dpo.training.checks import RESULTS, WEIGHTS
 from dpo.training.config import TrainingConfig
-from dpo.training.distributed import finish, is_main_process, local_main_first, set_up
-from dpo.training.engine import why_padded
+from dpo.training.distributed import finish, is_main_process, local_main_first, say, set_up
 from dpo.training.flags import parse_flags, resolved_flags
 from dpo.training.model import load_model, load_tokenizer_for, stop_at
-from dpo.training.model_card import model_card
-from dpo.training.objective import Objective
-from dpo.training.packed_attention import choose_backend
-from dpo.training.packed_trainer import PackedTrainer, Reference
-from dpo.training.reference import ReferenceCache, weights_fingerprint
 from dpo.training.sampling import SampleAnswers
 from dpo.training.summary import REPORTS, describe, evaluations, summarize
-from dpo.training.trainer import PreferenceTrainer
+from dpo.training.trainer import RunTrainer
 
 
 def run(argv: list[str]) -> None:
@@ -40,7 +34,7 @@ def run(argv: list[str]) -> None:
         DPOError: a mistake the user can mend, found before anything is written where that is possible.
     """
     data, flags = parse_flags(argv)
-    set_up(deepspeed=bool(flags["deepspeed"]))
+    set_up(deepspeed=bool(flags["deepspeed"]), spread=bool(flags["device_map"]))
     try:
         train(data, TrainingConfig(**flags))
     finally:
@@ -48,15 +42,15 @@ def run(argv: list[str]) -> None:
 
 
 def train(data: DataConfig, config: TrainingConfig) -> None:
-    model, prepared = local_main_first(lambda: prepare_inputs(data, config))
+    located, prepared = local_main_first(lambda: prepare_inputs(data, config))
     say(f"\n{prepared.report.table()}\n\n{describe(config)}\n")
 
-    tokenizer = load_tokenizer_for(model, config, prepared)
-    policy = load_model(model, config, tokenizer, prepared.added_tokens)
+    tokenizer = load_tokenizer_for(located, config, prepared)
+    policy = load_model(located, config, tokenizer, prepared.added_tokens)
     end_of_turn_id = tokenizer.convert_tokens_to_ids(prepared.end_of_turn)
     stop_at(policy, end_of_turn_id)
     held_out = prepared.eval or prepared.train
-    trainer = build_trainer(model, config, tokenizer, prepared, policy)
+    trainer = build_trainer(located, config, tokenizer, prepared, policy)
     samples = SampleAnswers(
         list(held_out.select(range(min(config.sample_prompts, len(held_out))))),
         tokenizer,
@@ -73,7 +67,7 @@ def train(data: DataConfig, config: TrainingConfig) -> None:
     say(summarize(config, evaluations(trainer.state.log_history), samples))
 
 
-def train_or_explain(trainer: PreferenceTrainer, config: TrainingConfig) -> TrainOutput:
+def train_or_explain(trainer: RunTrainer, config: TrainingConfig) -> TrainOutput:
     """Train. What only shows once the number of steps is known is said in the run's own words."""
     try:
         result = trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
@@ -86,62 +80,31 @@ def train_or_explain(trainer: PreferenceTrainer, config: TrainingConfig) -> Trai
     return result
 
 
-def build_trainer(
-    model: str,
-    config: TrainingConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    prepared: PreparedData,
-    policy: PreTrainedModel,
-) -> PreferenceTrainer:
-    """The trainer of the engine that the run asks for, or of the padded one where packed cannot do it."""
+def prepare_inputs(data: DataConfig, config: TrainingConfig) -> tuple[LocatedModel, PreparedData]:
+    """Where the model lies, and the rows as token ids.
 
-    def load_reference() -> PreTrainedModel:
-        return load_model(model, config, tokenizer, prepared.added_tokens)
-
-    options: dict[str, Any] = {
-        "model": policy,
-        "args": config,
-        "train_dataset": prepared.train,
-        "eval_dataset": prepared.eval,
-        "processing_class": tokenizer,
-        "card": lambda trainer: model_card(
-            config,
-            HUB_ID if config.model_name_or_path == EMBEDDED else str(config.model_name_or_path),
-            prepared,
-            trainer.state.log_history,
-            trainer.state.global_step,
-        ),
-    }
-    reason = why_padded(config, policy) if config.engine == "packed" else None
-    if reason is not None or config.engine == "padded":
-        check_padded_loss(config, reason)
-        say(f"engine: padded, since {reason}" if reason else "engine: padded")
-        return PreferenceTrainer(ref_model=load_reference(), **options)
-    backend = choose_backend(policy.config._attn_implementation)
-    if not Objective.of(config).needs_reference:
-        say("engine: packed, no reference")
-        return PackedTrainer(backend=backend, **options)
-    folder = config.reference_folder
-    say(f"engine: packed, reference {'computed live' if folder is None else f'kept in {folder}'}")
-    if folder is None:
-        return PackedTrainer(ref_model=load_reference(), backend=backend, **options)
-    identity = {
-        "weights": weights_fingerprint(model, config.model_revision),
-        "computes": [str(config.dtype), bool(config.bf16), bool(config.fp16), config.device.type, backend],
-        "ld_alpha": config.ld_alpha,
-        "added_tokens": [*prepared.added_tokens, config.seed] if prepared.added_tokens else [],
-    }
-    reference = Reference(load=load_reference, cache=ReferenceCache(folder, identity))
-    return PackedTrainer(reference=reference, backend=backend, **options)
-
-
-def prepare_inputs(data: DataConfig, config: TrainingConfig) -> tuple[str, PreparedData]:
-    """The model's folder or Hub id, and the pairs as token ids."""
-    model = find_model(str(config.model_name_or_path))
-    tokenizer = load_tokenizer(model, revision=config.model_revision, trust_remote_code=config.trust_remote_code)
+    Raises:
+        ConfigError: a new adapter is asked for on an adapter, or beside new tokens.
+    """
+    located = locate(str(config.model_name_or_path), revision=config.model_revision)
+    if located.adapter is not None and config.lora_rank is not None:
+        raise ConfigError(
+            f"--lora_rank {config.lora_rank}: {config.model_name_or_path} is an adapter already.\n"
+            "  Leave --lora_rank out to go on training it, or merge it first: python -m dpo merge"
+        )
+    tokenizer = load_tokenizer(
+        located.tokenizer, revision=config.model_revision, trust_remote_code=config.trust_remote_code
+    )
     if data.prepared is not None:
-        return model, open_prepared(data.prepared_folder, tokenizer, stage=data.stage)
-    return model, prepare(data, tokenizer, progress=is_main_process())
+        prepared = open_prepared(data.prepared_folder, tokenizer, stage=data.stage)
+    else:
+        prepared = prepare(data, tokenizer, progress=is_main_process())
+    if prepared.added_tokens and config.trains_adapter:
+        raise ConfigError(
+            f"--add_control_tokens adds {', '.join(prepared.added_tokens)}, whose embeddings an adapter does not train."
+            "\n  Choose a --template whose tokens the model has, such as 'model', or train the whole model first."
+        )
+    return located, prepared
 
 
 def start_output(config: TrainingConfig, prepared: PreparedData) -> None:
@@ -163,7 +126,7 @@ def start_output(config: TrainingConfig, prepared: PreparedData) -> None:
         shutil.copyfile(prepared.folder / name, output_dir / name)
 
 
-def evaluate_at_end(trainer: PreferenceTrainer) -> None:
+def evaluate_at_end(trainer: RunTrainer) -> None:
     """Evaluate the final weights, unless the last step did."""
     if trainer.eval_dataset is None:
         return
@@ -173,7 +136,7 @@ def evaluate_at_end(trainer: PreferenceTrainer) -> None:
 
 
 def save(
-    trainer: PreferenceTrainer,
+    trainer: RunTrainer,
     data: DataConfig,
     config: TrainingConfig,
     metrics: Mapping[str, float],
@@ -206,8 +169,3 @@ def save(
 
 def write_json(file: Path, content: Any) -> None:
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def say(text: str) -> None:
-    if is_main_process():
-        print(text, flush=True)

@@ -1,20 +1,25 @@
 """What a run says of itself, on the terminal and in output_dir."""
 
-__all__ = ["describe", "describe_loss", "evaluations", "summarize"]
+__all__ = ["describe", "describe_loss", "evaluations", "measures_table", "summarize"]
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
-from dpo.training.checks import LOSS_OPTIONS
 from dpo.training.config import TrainingConfig
+from dpo.training.objective_checks import LOSS_OPTIONS
 from dpo.training.sampling import SampleAnswers
 
 MEASURES = {
-    "reward accuracy": "eval_rewards/accuracies",
-    "reward margin": "eval_rewards/margins",
-    "loss": "eval_loss",
+    "dpo": {
+        "reward accuracy": "eval_rewards/accuracies",
+        "reward margin": "eval_rewards/margins",
+        "loss": "eval_loss",
+    },
+    "sft": {"loss, nats a token": "eval_loss", "perplexity": "perplexity"},
 }
+"""What is shown of the held-out rows, by stage."""
 SHOWN_AS_0 = 5e-5
 """Margins below are printed as 0.0000."""
 
@@ -23,8 +28,9 @@ def describe(config: TrainingConfig) -> str:
     """The few numbers that a user would want to see before hours of training."""
     stage = config.deepspeed["zero_optimization"]["stage"] if isinstance(config.deepspeed, dict) else "none"
     compute = ", bfloat16 compute" if config.bf16 else ", float16 compute" if config.fp16 else ""
+    rows = "answers" if config.stage == "sft" else "pairs"
     return (
-        f"global batch: {config.global_batch_size} pairs = {config.per_device_train_batch_size} at once x "
+        f"global batch: {config.global_batch_size} {rows} = {config.per_device_train_batch_size} at once x "
         f"{config.world_size} device(s) x {config.gradient_accumulation_steps} accumulation step(s)\n"
         f"precision: {str(config.dtype).removeprefix('torch.')} weights{compute}; device: {config.device}; "
         f"ZeRO stage: {stage}\n"
@@ -36,8 +42,10 @@ def describe(config: TrainingConfig) -> str:
 
 def describe_loss(config: TrainingConfig) -> str:
     """Its terms, beta, and every option that is not at its default."""
+    if config.stage == "sft":
+        return "-log p of the answers, mean over their tokens"
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    options = (*LOSS_OPTIONS, "ld_alpha", "use_weighting", "reference_free")
+    options = (*LOSS_OPTIONS, "ld_alpha", "use_weighting", "weight_by_score", "reference_free")
     changed = [f"{name} {getattr(config, name)}" for name in options if getattr(config, name) != defaults[name]]
     return ", ".join([" + ".join(config.loss or []), f"beta {config.beta:g}", *changed])
 
@@ -49,16 +57,23 @@ def evaluations(log_history: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return before | ({"after": entries[-1]} if entries and entries[-1]["step"] > 0 else {})
 
 
+def measures_table(config: TrainingConfig, evaluated: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """The measures of the held-out rows as cells, a header first."""
+    table = [["held-out answers" if config.stage == "sft" else "held-out pairs", *evaluated]]
+    for label, key in MEASURES[config.stage].items():
+        values = [entry | {"perplexity": math.exp(min(entry["eval_loss"], 700))} for entry in evaluated.values()]
+        table.append([label, *(f"{value[key]:.4f}" for value in values)])
+    return table
+
+
 def summarize(config: TrainingConfig, evaluated: dict[str, dict[str, Any]], samples: SampleAnswers) -> str:
     """What the run did: held-out measures before and after, sample answers, and where everything lies."""
     lines = []
     if evaluated:
-        lines += ["", f"{'held-out pairs':<18}" + "".join(f"{when:>9}" for when in evaluated)]
-        lines += [
-            f"{label:<18}" + "".join(f"{entry[key]:>9.4f}" for entry in evaluated.values())
-            for label, key in MEASURES.items()
-        ]
-    if abs(evaluated.get("before", {}).get(MEASURES["reward margin"], 1)) < SHOWN_AS_0:
+        header, *rows = measures_table(config, evaluated)
+        lines += ["", f"{header[0]:<18}" + "".join(f"{when:>9}" for when in header[1:])]
+        lines += [f"{row[0]:<18}" + "".join(f"{value:>9}" for value in row[1:]) for row in rows]
+    if abs(evaluated.get("before", {}).get(MEASURES["dpo"]["reward margin"], 1)) < SHOWN_AS_0:
         lines += [
             "Before the first step policy and reference are the same: margins are 0 but for rounding, and the "
             "accuracy says nothing."

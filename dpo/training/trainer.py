@@ -1,43 +1,52 @@
-"""TRL's trainer on our token ids: the padded engine."""
+"""TRL's trainers on our token ids: what every run of ours does alike, and the padded engine for pairs."""
 
-__all__ = ["EpochOrder", "PreferenceTrainer"]
+__all__ = ["EpochOrder", "PreferenceTrainer", "RunTrainer"]
 
 import os
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
+from torch import nn
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from trl import DPOTrainer
 
 from dpo.training.planning import epoch_order
 
 
-class PreferenceTrainer(DPOTrainer):
-    """trl.DPOTrainer, given pairs that are tokenized, split and filtered already.
+class RunTrainer(Trainer):
+    """What our runs do otherwise than transformers' and TRL's trainers. Stands before one of theirs.
 
-    Overridden: `_prepare_dataset`, which would render and tokenize once more; `_get_train_sampler`, so that both
-    engines take the same pairs in the same step; `_get_learning_rate`, since a scheduler that DeepSpeed steps is one
-    step ahead when the log asks; `_save` and `create_model_card`, for what is left on disk.
+    Overridden: `_get_train_sampler`, so that both engines take the same rows in the same step; `_get_learning_rate`,
+    since a scheduler that DeepSpeed steps is one step ahead when the log asks; `_save` and `create_model_card`, for
+    what is left on disk.
 
     Args:
         card: Gives the model card. Without it there is none.
+        lora_dropout: Of an adapter, which TRL's --disable_dropout would take for the model's.
     """
 
-    def __init__(self, *args: Any, card: Callable[["PreferenceTrainer"], str] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        card: Callable[["RunTrainer"], str] | None = None,
+        lora_dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.card = card
+        if lora_dropout:
+            set_lora_dropout(self.model, lora_dropout)
         self.order = EpochOrder.of(self.args, len(self.train_dataset))
         self.add_callback(FollowEpochs(self.order))
         self.rate_of_step: float | None = None
         self.add_callback(NoteRate(self))
-
-    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        return dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if self.args.train_sampling_strategy in ("random", "sequential"):
@@ -52,14 +61,20 @@ class PreferenceTrainer(DPOTrainer):
         return self.scheduled_rate() if self.rate_of_step is None else self.rate_of_step
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
         model = self.accelerator.unwrap_model(self.model)
         if state_dict and isinstance(model, PreTrainedModel):
             # DeepSpeed gives copies, by which a tied head is no longer known for the embedding it is.
             state_dict = {name: t for name, t in state_dict.items() if name not in model.all_tied_weights_keys}
         super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            for file in Path(output_dir or self.args.output_dir).glob("*.safetensors"):
-                file.chmod(0o666 & ~current_umask())  # safetensors makes them the owner's alone
+        if not self.args.should_save:
+            return
+        for file in folder.glob("*.safetensors"):
+            file.chmod(0o666 & ~current_umask())  # safetensors makes them the owner's alone
+        if isinstance(model, PeftModel):
+            # How generation ends, which an adapter does not hold; and the adapter that TRL keeps as the reference.
+            model.get_base_model().generation_config.save_pretrained(folder)
+            shutil.rmtree(folder / "ref", ignore_errors=True)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         if self.card is not None and self.is_world_process_zero():
@@ -81,6 +96,16 @@ class PreferenceTrainer(DPOTrainer):
             peak = torch.accelerator.max_memory_allocated()
         peaks = self.accelerator.gather(torch.tensor([peak / 2**30], device=self.args.device))
         return round(float(peaks.max()), 3)
+
+
+class PreferenceTrainer(RunTrainer, DPOTrainer):
+    """trl.DPOTrainer, given pairs that are tokenized, split and filtered already: the padded engine.
+
+    Overridden, beside what RunTrainer overrides: `_prepare_dataset`, which would render and tokenize once more.
+    """
+
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        return dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])
 
 
 class EpochOrder(Sampler[int]):
@@ -113,6 +138,12 @@ class EpochOrder(Sampler[int]):
         return iter(epoch_order(self.num_pairs, seed=self.seed, epoch=self.epoch))
 
 
+def set_lora_dropout(model: nn.Module, probability: float) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Dropout) and "lora_dropout" in name:
+            module.p = probability
+
+
 def current_umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
@@ -122,7 +153,7 @@ def current_umask() -> int:
 class NoteRate(TrainerCallback):
     """Notes the learning rate that a step is taken with."""
 
-    def __init__(self, trainer: PreferenceTrainer) -> None:
+    def __init__(self, trainer: RunTrainer) -> None:
         self.trainer = trainer
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -8,7 +8,8 @@ import torch
 import yaml
 
 from dpo.errors import ConfigError
-from dpo.training.config import TrainingConfig, computes_bf16, derive_batches
+from dpo.training.batches import derive_batches
+from dpo.training.config import TrainingConfig, computes_bf16
 from dpo.training.flags import parse_flags, resolved_flags
 
 REQUIRED = ["--datasets", "nectar", "--model_name_or_path", "m", "--output_dir", "out"]

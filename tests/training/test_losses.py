@@ -9,7 +9,7 @@ import torch
 
 from dpo.errors import ConfigError
 from dpo.training.losses import DIVERGENCES, LOSSES, LossOptions, Pairs
-from dpo.training.objective import Objective, parse_losses
+from dpo.training.objective import PairObjective, parse_losses
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -147,18 +147,18 @@ def test_aot_compares_what_is_sorted() -> None:
 def test_a_pair_weighs_by_the_confidence_in_both_its_answers() -> None:
     confidences = torch.tensor([0.5, 0.8]).double()
     values = torch.tensor([[-8.0, -15.0], [-10.0, -14.0], [4.0, 5.0]]).double()
-    objective = Objective(terms=((LOSSES["sigmoid"], 1.0),), options=LossOptions(beta=0.5), wants_confidences=True)
+    objective = PairObjective(terms=((LOSSES["sigmoid"], 1.0),), options=LossOptions(beta=0.5), wants_confidences=True)
     assert objective.loss(Pairs.of(*values, confidences)).item() == pytest.approx(-0.4 * math.log(s(1.5)))
 
 
 def test_an_objective_adds_its_terms_with_their_weights() -> None:
-    objective = Objective(terms=((LOSSES["sigmoid"], 2.0), (LOSSES["sft"], 0.5)), options=LossOptions(beta=0.5))
+    objective = PairObjective(terms=((LOSSES["sigmoid"], 2.0), (LOSSES["sft"], 0.5)), options=LossOptions(beta=0.5))
     assert objective.loss(PAIR).item() == pytest.approx(-2 * math.log(s(1.5)) + 0.5 * 2)
     assert [reward.item() for reward in objective.rewards(PAIR)] == [1.0, -0.5]
 
 
 def test_rewards_are_a_token_where_the_loss_compares_means() -> None:
-    objective = Objective(terms=((LOSSES["simpo"], 1.0),), options=LossOptions(beta=2.0))
+    objective = PairObjective(terms=((LOSSES["simpo"], 1.0),), options=LossOptions(beta=2.0))
     assert not objective.needs_reference
     without = pair(-8.0, -15.0, 0.0, 0.0, (4, 5))
     assert [reward.item() for reward in objective.rewards(without)] == [-4.0, -6.0]
@@ -169,7 +169,7 @@ def test_rewards_are_a_token_where_the_loss_compares_means() -> None:
     [(["simpo"], True), (["orpo", "sft"], True), (["sigmoid", "orpo"], False), (["sft"], False), (["ipo"], False)],
 )
 def test_rewards_are_sums_unless_every_comparison_is_a_token(names: list[str], averages: bool) -> None:
-    objective = Objective(terms=tuple((LOSSES[name], 1.0) for name in names), options=LossOptions())
+    objective = PairObjective(terms=tuple((LOSSES[name], 1.0) for name in names), options=LossOptions())
     assert objective.averages is averages
 
 

@@ -10,6 +10,7 @@ from dpo.data.tokenization import load_tokenizer
 from dpo.errors import ModelError, TokenizerError
 from dpo.training.config import TrainingConfig
 from dpo.training.model import load_model, load_tokenizer_for, stop_at
+from tests.builders import located
 
 
 def config_for(model, tmp_path, **options) -> TrainingConfig:
@@ -18,7 +19,7 @@ def config_for(model, tmp_path, **options) -> TrainingConfig:
 
 def test_auto_is_sdpa_on_a_cpu(tiny_model, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    model = load_model(str(tiny_model), config_for(tiny_model, tmp_path), tokenizer, ())
+    model = load_model(located(tiny_model), config_for(tiny_model, tmp_path), tokenizer, ())
     assert model.config._attn_implementation == "sdpa"
     assert model.dtype == torch.float32
 
@@ -35,8 +36,8 @@ def test_policy_and_reference_get_the_same_new_embedding_rows(tiny_model, tmp_pa
     num_before = len(tokenizer)
     tokenizer.add_special_tokens({"extra_special_tokens": ["<|eot_id|>"]})
     config = config_for(tiny_model, tmp_path)
-    policy = load_model(str(tiny_model), config, tokenizer, ("<|eot_id|>",))
-    reference = load_model(str(tiny_model), config, tokenizer, ("<|eot_id|>",))
+    policy = load_model(located(tiny_model), config, tokenizer, ("<|eot_id|>",))
+    reference = load_model(located(tiny_model), config, tokenizer, ("<|eot_id|>",))
     rows = policy.get_input_embeddings().weight
     assert len(rows) == num_before + 1
     assert torch.equal(rows, reference.get_input_embeddings().weight)
@@ -45,12 +46,12 @@ def test_policy_and_reference_get_the_same_new_embedding_rows(tiny_model, tmp_pa
 def test_a_missing_model_is_a_user_error(tiny_model, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load_model(str(tmp_path / "none"), config_for(tiny_model, tmp_path), tokenizer, ())
+        load_model(located(tmp_path / "none"), config_for(tiny_model, tmp_path), tokenizer, ())
 
 
 def test_the_saved_tokenizer_has_the_template_and_gives_the_prepared_ids(tiny_model, rows, tmp_path):
     prepared = prepare(DataConfig(datasets=(f"triplets={rows}",)), load_tokenizer(str(tiny_model)), progress=False)
-    tokenizer = load_tokenizer_for(str(tiny_model), config_for(tiny_model, tmp_path), prepared)
+    tokenizer = load_tokenizer_for(located(tiny_model), config_for(tiny_model, tmp_path), prepared)
     pair = prepared.train[0]
     ids = tokenizer.apply_chat_template(pair["prompt"], add_generation_prompt=True, return_dict=False)
     assert ids == pair["prompt_ids"]
@@ -60,7 +61,7 @@ def test_added_control_tokens_have_the_ids_that_were_prepared(tiny_model, rows, 
     data = DataConfig(datasets=(f"triplets={rows}",), template="llama3", add_control_tokens=True)
     prepared = prepare(data, load_tokenizer(str(tiny_model)), progress=False)
     assert prepared.added_tokens == ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
-    tokenizer = load_tokenizer_for(str(tiny_model), config_for(tiny_model, tmp_path), prepared)
+    tokenizer = load_tokenizer_for(located(tiny_model), config_for(tiny_model, tmp_path), prepared)
     assert prepared.train[0]["chosen_ids"][-1] == tokenizer.convert_tokens_to_ids("<|eot_id|>")
 
 
@@ -70,7 +71,7 @@ def test_a_tokenizer_that_disagrees_with_the_prepared_ids_is_refused(tiny_model,
     tokenizer.add_tokens(["plus"])
     tokenizer.save_pretrained(tmp_path / "other")
     with pytest.raises(TokenizerError, match="from token"):
-        load_tokenizer_for(str(tmp_path / "other"), config_for(tiny_model, tmp_path), prepared)
+        load_tokenizer_for(located(tmp_path / "other"), config_for(tiny_model, tmp_path), prepared)
 
 
 def test_generation_stops_at_the_trained_end_token(tiny_model):

@@ -15,7 +15,10 @@ from dpo.training.packed_attention import (
 )
 from dpo.training.packing import PackLayout, PairLengths
 
-LAYOUT = PackLayout((PairLengths(5, 3, 7), PairLengths(1, 1, 1), PairLengths(9, 4, 2)), torch.device("cpu"))
+LAYOUT = PackLayout(
+    (PairLengths(5, 3, 7), PairLengths(1, 1, 1), PairLengths(6, 3, 0), PairLengths(9, 4, 2)), torch.device("cpu")
+)
+"""The third is an answer without a rejected one, as in SFT."""
 TOKENS = sum(map(sum, LAYOUT.lengths))
 HEADS, KEY_HEADS, SIZE = 4, 2, 16
 

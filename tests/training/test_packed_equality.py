@@ -13,7 +13,7 @@ from trl import DPOConfig, DPOTrainer
 
 from dpo.embedded import embedded_model
 from dpo.training.config import TrainingConfig
-from dpo.training.losses import LOSSES, Pairs
+from dpo.training.losses import LOSSES
 from dpo.training.packed_trainer import PackedTrainer
 from dpo.training.trainer import PreferenceTrainer
 
@@ -198,13 +198,13 @@ def assert_equal(packed: PackedTrainer, padded: PreferenceTrainer, plain: DPOTra
     rows = list(pack["pack"].rows)
     assert sorted(rows) == list(range(len(pairs)))
     found = packed.compute_loss(packed.model, pack)
-    seen = Pairs.of(*packed.pair_metrics.seen[-1].double())
+    seen = packed.metrics.seen[-1].to_float64()
     for oracle in (padded, plain):
         batch = oracle.data_collator([pairs[row] for row in rows])
         oracle.model.train()
         loss = oracle.compute_loss(oracle.model, batch)
         assert found.item() == pytest.approx(loss.item(), rel=LOGPS_TOLERANCE)
-        measures = packed.pair_metrics.measure(seen).mean(dim=0).tolist()[1:]
+        measures = packed.objective.measure(seen).mean(dim=0).tolist()[1:]
         for name, value in zip(oracle_names(), measures, strict=True):
             expected = oracle._metrics["train"][name][-1]
             assert value == pytest.approx(expected, rel=LOGPS_TOLERANCE, abs=1e-5), name

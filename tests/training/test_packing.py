@@ -53,6 +53,18 @@ def test_the_varlen_layout_has_two_sequences_a_pair(pack):
     assert varlen.cu_seqlens_q.dtype == torch.int32
 
 
+def test_an_answer_without_a_rejected_one_takes_no_place():
+    answers = pack_pairs([{"prompt_ids": [11, 12], "chosen_ids": [21, 22], "rejected_ids": []}, PAIRS[1]], [0, 1])
+    assert answers.input_ids.tolist() == [[11, 12, 21, 22, 41, 51, 61]]
+    assert answers.logit_index.tolist() == [1, 2, 4, 4]
+    assert answers.targets.tolist() == [21, 22, 51, 61]
+    assert answers.completion_lengths == [2, 0, 1, 1]
+    assert answers.layout.segments == [4, 2, 1]
+    assert answers.layout.varlen.cu_seqlens_q.tolist() == [0, 4, 6, 7]
+    assert answers.layout.varlen.cu_seqlens_k.tolist() == [0, 4, 6, 8]
+    assert answers.layout.varlen.key_index.tolist() == [0, 1, 2, 3, 4, 5, 4, 6]
+
+
 def test_each_token_knows_its_pair_part_and_position(pack):
     pair, part, position = pack.layout.token_parts
     assert pair.tolist() == [0] * 8 + [1] * 3

@@ -13,6 +13,7 @@ from dpo.data.tokenization import load_tokenizer
 from dpo.training.config import TrainingConfig
 from dpo.training.model import load_tokenizer_for
 from dpo.training.trainer import PreferenceTrainer
+from tests.builders import located
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def trainer(tiny_model, prepared, tmp_path, monkeypatch) -> PreferenceTrainer:
         ref_model=AutoModelForCausalLM.from_pretrained(tiny_model),
         args=config,
         train_dataset=prepared.train,
-        processing_class=load_tokenizer_for(str(tiny_model), config, prepared),
+        processing_class=load_tokenizer_for(located(tiny_model), config, prepared),
     )
 
 

@@ -1,0 +1,104 @@
+"""From a run's flags to its trainer: the stage, the engine, the adapter and the reference."""
+
+__all__ = ["build_trainer"]
+
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from dpo.data.pipeline import PreparedData
+from dpo.embedded import EMBEDDED, HUB_ID
+from dpo.models import ADAPTER_CONFIG, LocatedModel
+from dpo.training.config import TrainingConfig
+from dpo.training.distributed import is_fsdp, say
+from dpo.training.engine import why_padded
+from dpo.training.lora import base_model, describe_adapter, describe_reference, lora_config
+from dpo.training.model import load_model
+from dpo.training.model_card import model_card
+from dpo.training.objective import objective_of
+from dpo.training.objective_checks import check_padded_loss
+from dpo.training.packed_attention import choose_backend
+from dpo.training.packed_trainer import PackedTrainer, Reference
+from dpo.training.reference import ReferenceCache, weights_fingerprint
+from dpo.training.sft_trainer import AnswerTrainer
+from dpo.training.trainer import PreferenceTrainer, RunTrainer
+
+
+def build_trainer(
+    located: LocatedModel,
+    config: TrainingConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    prepared: PreparedData,
+    policy: PreTrainedModel | PeftModel,
+) -> RunTrainer:
+    """The trainer of the stage and engine that the run asks for, or of the padded one where packed cannot do it."""
+
+    def load_reference() -> PreTrainedModel | PeftModel:
+        return load_model(located, config, tokenizer, prepared.added_tokens, is_reference=True)
+
+    adapter = lora_config(config, policy)
+    options: dict[str, Any] = {
+        "model": policy,
+        "args": config,
+        "train_dataset": prepared.train,
+        "eval_dataset": prepared.eval,
+        "processing_class": tokenizer,
+        "peft_config": adapter,
+        "lora_dropout": config.lora_dropout,
+        "card": lambda trainer: model_card(
+            config,
+            HUB_ID if config.model_name_or_path == EMBEDDED else str(config.model_name_or_path),
+            prepared,
+            trainer.state.log_history,
+            trainer.state.global_step,
+        ),
+    }
+    needs_reference = objective_of(config).needs_reference
+    # TRL finds the reference of an adapter in the policy: the model without it, or a copy of what it began as.
+    is_adapted = adapter is not None or located.adapter is not None
+    if adapter is not None:
+        say(f"adapter: {describe_adapter(adapter)}")
+    if is_adapted and needs_reference:
+        say(f"reference: {describe_reference(located)}")
+
+    base = base_model(policy)
+    reason = why_padded(config, base) if config.engine == "packed" else None
+    if reason is not None or config.engine == "padded":
+        say(f"engine: padded, since {reason}" if reason else "engine: padded")
+        if config.stage == "sft":
+            return AnswerTrainer(**options)
+        check_padded_loss(config, reason)
+        return PreferenceTrainer(ref_model=None if is_adapted else load_reference(), **options)
+
+    options["backend"] = choose_backend(base.config._attn_implementation)
+    if not needs_reference:
+        say("engine: packed" + ", no reference" * (config.stage == "dpo"))
+        return PackedTrainer(**options)
+    cache = reference_cache(located, config, prepared, options["backend"])
+    say(f"engine: packed, reference {'computed live' if cache is None else f'kept in {config.reference_folder}'}")
+    if cache is None:
+        return PackedTrainer(ref_model=None if is_adapted else load_reference(), **options)
+    # Whoever shards the policy has not begun to, and would do so for the pass of the reference alone.
+    by_policy = adapter is not None and not (config.deepspeed or is_fsdp())
+    return PackedTrainer(reference=Reference(load=None if by_policy else load_reference, cache=cache), **options)
+
+
+def reference_cache(
+    located: LocatedModel, config: TrainingConfig, prepared: PreparedData, backend: str
+) -> ReferenceCache | None:
+    """Where the reference's log-probabilities are kept, by what they depend on; None where they are computed live."""
+    if config.reference_folder is None:
+        return None
+    weights = weights_fingerprint(located.base, config.model_revision)
+    if located.adapter is not None:
+        weights |= weights_fingerprint(located.adapter, config.model_revision, configuration=ADAPTER_CONFIG)
+    identity: dict[str, Any] = {
+        "weights": weights,
+        "computes": [str(config.dtype), bool(config.bf16), bool(config.fp16), config.device.type, backend],
+        "ld_alpha": config.ld_alpha,
+        "added_tokens": [*prepared.added_tokens, config.seed] if prepared.added_tokens else [],
+    }
+    if config.load_in_4bit:
+        identity["quantized"] = "nf4"
+    return ReferenceCache(config.reference_folder, identity)

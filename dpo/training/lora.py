@@ -1,0 +1,157 @@
+"""LoRA: small matrices beside a model's layers that learn while the model stays as it is.
+
+Hu et al. 2021, arXiv:2106.09685; QLoRA: Dettmers et al. 2023, arXiv:2305.14314.
+"""
+
+__all__ = [
+    "base_model",
+    "check_lora",
+    "describe_adapter",
+    "describe_reference",
+    "drop_reference_adapter",
+    "lora_config",
+    "quantization",
+]
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import torch
+from peft import LoraConfig, PeftModel
+from torch import nn
+from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from dpo.errors import ConfigError
+from dpo.models import LocatedModel
+
+if TYPE_CHECKING:
+    from dpo.training.config import TrainingConfig
+
+OF_NEW_ADAPTERS = (
+    *("lora_alpha", "lora_dropout", "lora_target_modules", "lora_all_linear", "use_dora", "use_rslora"),
+    "load_in_4bit",
+)
+"""Flags that --lora_rank must stand beside."""
+LAYERS = (nn.Linear, Conv1D)
+
+
+def check_lora(config: "TrainingConfig") -> None:
+    """Refuse what contradicts itself, and 4 bits where nothing can compute with them.
+
+    Raises:
+        ConfigError: naming the flag.
+    """
+    if config.lora_rank is None:
+        defaults = type(config).__dataclass_fields__
+        for name in OF_NEW_ADAPTERS:
+            if getattr(config, name) != defaults[name].default:
+                raise ConfigError(f"--{name} belongs to a new LoRA adapter: pass --lora_rank as well, such as 16.")
+        return
+    if config.lora_rank < 1:
+        raise ConfigError(f"--lora_rank {config.lora_rank}: expected at least 1")
+    if config.lora_alpha is not None and not config.lora_alpha > 0:
+        raise ConfigError(f"--lora_alpha {config.lora_alpha}: expected a number above 0")
+    if not 0 <= config.lora_dropout < 1:
+        raise ConfigError(f"--lora_dropout {config.lora_dropout}: expected 0 or more, and less than 1")
+    if config.lora_target_modules and config.lora_all_linear:
+        raise ConfigError("--lora_target_modules and --lora_all_linear both say which layers: pass one of the two.")
+    if config.lora_all_linear is False and not config.lora_target_modules:
+        raise ConfigError("--lora_all_linear false leaves no layer: name some with --lora_target_modules.")
+    if config.load_in_4bit:
+        check_quantization(config)
+
+
+def check_quantization(config: "TrainingConfig") -> None:
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError("--load_in_4bit needs bitsandbytes, which is not installed.\n  pip install bitsandbytes")
+    if config.use_cpu or not torch.accelerator.is_available():
+        raise ConfigError(
+            "--load_in_4bit needs a GPU, and there is none.\n"
+            "  Leave it out: --lora_rank alone trains an adapter on the model as it is."
+        )
+    zero = config.deepspeed.get("zero_optimization", {}) if isinstance(config.deepspeed, dict) else {}
+    if zero.get("stage") == 3:
+        raise ConfigError(
+            "--load_in_4bit with ZeRO-3: weights of 4 bits are not sharded.\n"
+            "  Pass --deepspeed ds_configs/zero2.json, or leave --load_in_4bit out."
+        )
+
+
+def quantization(config: "TrainingConfig") -> BitsAndBytesConfig | None:
+    """QLoRA's: nf4, whose constants are quantized too."""
+    if not config.load_in_4bit:
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=config.dtype,
+        bnb_4bit_quant_storage=config.dtype,
+    )
+
+
+def lora_config(config: "TrainingConfig", model: PreTrainedModel) -> LoraConfig | None:
+    """The adapter that the flags ask for, as PEFT takes it; None where they ask for none.
+
+    Raises:
+        ConfigError: a target is no layer of the model, or its head. The message lists the layers there are.
+    """
+    if config.lora_rank is None:
+        return None
+    if config.lora_target_modules:
+        check_targets(config.lora_target_modules, model)
+    return LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=2 * config.lora_rank if config.lora_alpha is None else config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=config.lora_target_modules or "all-linear",  # PEFT's word leaves the head out
+        use_dora=config.use_dora,
+        use_rslora=config.use_rslora,
+        task_type="CAUSAL_LM",
+    )
+
+
+def describe_adapter(adapter: LoraConfig) -> str:
+    """What a run says of its adapter."""
+    kind = "DoRA" if adapter.use_dora else "LoRA"
+    layers = (
+        "all linear layers" if isinstance(adapter.target_modules, str) else ", ".join(sorted(adapter.target_modules))
+    )
+    scale = "alpha / sqrt(rank)" if adapter.use_rslora else "alpha / rank"
+    return f"{kind}, rank {adapter.r}, alpha {adapter.lora_alpha:g} ({scale}), on {layers}"
+
+
+def describe_reference(located: LocatedModel) -> str:
+    """What the reference of a run with an adapter is."""
+    if located.adapter is None:
+        return f"{located.base}, the model without the adapter"
+    return f"the adapter {located.adapter} as it is now, on {located.base}"
+
+
+def check_targets(targets: list[str], model: PreTrainedModel) -> None:
+    head = model.get_output_embeddings()
+    layers = [name for name, module in model.named_modules() if isinstance(module, LAYERS) and module is not head]
+    candidates = sorted({name.rpartition(".")[2] for name in layers})
+    of_head = [name for name, module in model.named_modules() if module is head]
+    for target in targets:
+        if any(name == target or name.endswith(f".{target}") for name in of_head):
+            raise ConfigError(
+                f"--lora_target_modules {target}: the head takes no adapter, since log-probabilities are computed from "
+                f"its weights.\n  Candidates: {', '.join(candidates)}"
+            )
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            raise ConfigError(
+                f"--lora_target_modules {target}: {type(model).__name__} has no such layer.\n"
+                f"  Candidates: {', '.join(candidates)}"
+            )
+
+
+def base_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def drop_reference_adapter(model: nn.Module) -> None:
+    """Let go of the copy of an adapter that TRL keeps as its reference."""
+    if isinstance(model, PeftModel) and "ref" in model.peft_config:
+        model.delete_adapter("ref")
