@@ -1,6 +1,7 @@
 """The packed trainer: steps, reference, evaluation, and what it refuses."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -413,3 +414,46 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_goes_on_with_the_pairs_that_are_
     assert logged(resumed, "loss") == pytest.approx(logged(whole, "loss"), abs=1e-6)
     state = json.loads((bench.tmp_path / "again" / "checkpoint-8" / "trainer_state.json").read_text())
     assert state["global_step"] == 8
+
+
+def test_pairs_weigh_by_their_scores(bench):
+    pairs = numbered(4).add_column("score_chosen", [4.0, 8.0, 3.0, None]).add_column("score_rejected", [1.0] * 4)
+    weights = [3 / 4, 7 / 4, 2 / 4, 1.0]  # margins 3, 7 and 2, whose mean is 4, and one that nobody knows
+    trainer = bench.trainer(pairs, cached=True, weight_by_score=True, eval_dataset=pairs)
+    batch = next(iter(trainer.get_train_dataloader()))
+    rows = batch["pack"].rows
+    assert batch["pack"].weights.tolist() == [weights[row] for row in rows]
+    loss = trainer.compute_loss(trainer.model, batch).item()
+    assert loss == pytest.approx(math.log(2) * sum(weights[row] for row in rows) / 4, rel=1e-5)
+    assert trainer.weights["eval"].tolist() == weights
+
+
+def test_weights_by_score_are_for_losses_that_keep_pairs_apart_and_for_packed(bench):
+    with pytest.raises(ConfigError, match="--weight_by_score weighs pairs, which --loss aot does not keep apart"):
+        bench.config(loss=["aot"], weight_by_score=True)
+    with pytest.raises(ConfigError, match="--weight_by_score is computed by --engine packed alone"):
+        bench.config(engine="padded", weight_by_score=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"loss": ["ipo"]}, "--loss is for pairs"),
+        ({"beta": 0.3}, "--beta is for pairs"),
+        ({"ld_alpha": 0.3}, "--ld_alpha is for pairs"),
+        ({"label_smoothing": 0.1}, "--label_smoothing is for pairs"),
+        ({"weight_by_score": True}, "--weight_by_score is for pairs"),
+        ({"reference_cache": "folder"}, "answers use no reference"),
+    ],
+)
+def test_what_belongs_to_pairs_is_refused_at_the_stage_sft(flags, message, bench):
+    with pytest.raises(ConfigError, match=message):
+        bench.config(stage="sft", **flags)
+
+
+def test_a_layout_moves_to_the_devices_of_a_spread_model_once():
+    layout = pack_pairs([{"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]}], [0]).layout
+    elsewhere = layout.to("meta", non_blocking=True)
+    assert elsewhere.varlen.key_index.device.type == "meta" and layout.varlen.key_index.device.type == "cpu"
+    assert layout.to(torch.device("meta")) is elsewhere
+    assert layout.to("cpu") is layout
