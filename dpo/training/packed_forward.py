@@ -44,8 +44,8 @@ class PackedForward:
     @property
     def device(self) -> torch.device:
         """Where a pack is to be: with the head, whose work is done there. Layers elsewhere are sent what they need."""
-        device: torch.device = self.head.weight.device
-        return device
+        weight: torch.Tensor = self.head.get_parameter("weight")
+        return weight.device
 
     @contextmanager
     def ordinary_attention(self) -> Iterator[None]:
@@ -120,8 +120,8 @@ class PackedForward:
             return (inputs[0][:, -1:],)
 
         def score_hidden(head: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-            states = hidden[0].to(head.weight.device)
-            result.append(score(states, head.weight, head.bias, completions, self.transform))
+            weight: Any = head.weight
+            result.append(score(hidden[0].to(weight.device), weight, head.bias, completions, self.transform))
 
         hooks = [
             self.head.register_forward_pre_hook(keep_hidden),

@@ -65,6 +65,7 @@ class PackedTrainer(PreferenceTrainer):
     """
 
     loss_is_scaled_for_ga = True
+    ref_model: Any
 
     def __init__(
         self,
@@ -156,8 +157,8 @@ class PackedTrainer(PreferenceTrainer):
                     return self.logps_without_adapter(self.model, pack.to(self.pack_device))
 
             return without_adapter
-        if self.live_reference is not None:
-            return lambda pack: self.live_reference.logps(self.ref_model, pack.to(self.pack_device))
+        if (sharded := self.live_reference) is not None:
+            return lambda pack: sharded.logps(self.ref_model, pack.to(self.pack_device))
         model = load()
         forward = PackedForward(base_model(model), self.backend, self.args.ld_alpha)
         wrapped = self.prepare_reference(model)

@@ -5,7 +5,9 @@ __all__ = ["AnswerTrainer"]
 import dataclasses
 from typing import Any
 
+from torch import nn
 from trl import SFTConfig, SFTTrainer
+from trl.trainer.utils import disable_dropout_in_model
 
 from dpo.training.config import TrainingConfig
 from dpo.training.trainer import RunTrainer
@@ -17,12 +19,15 @@ class AnswerTrainer(RunTrainer, SFTTrainer):
     Overridden, beside what RunTrainer overrides: `_prepare_dataset`, which would render and tokenize once more.
 
     Args:
+        model: The model, or one with an adapter.
         args: The run's flags, of which the trainer reads those that SFTConfig has too.
         options: Of RunTrainer and trl.SFTTrainer.
     """
 
-    def __init__(self, *, args: TrainingConfig, **options: Any) -> None:
-        super().__init__(args=sft_config(args), **options)
+    def __init__(self, *, model: nn.Module, args: TrainingConfig, **options: Any) -> None:
+        if args.disable_dropout:  # as TRL's trainer for pairs does, and so the packed engine
+            disable_dropout_in_model(model)
+        super().__init__(model=model, args=sft_config(args), **options)
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset.select_columns(["prompt_ids", "chosen_ids"]).with_transform(sequences)

@@ -47,7 +47,7 @@ def margins_of(pairs: Any) -> torch.Tensor:
     """score_chosen - score_rejected, float64 (pairs,), NaN where a score is missing."""
     scores = pairs.select_columns(["score_chosen", "score_rejected"]).with_format("arrow")[:]
     chosen, rejected = (
-        torch.tensor(scores[name].to_numpy(zero_copy_only=False), dtype=torch.float64)
+        torch.tensor(scores[name].cast("float64").to_numpy(zero_copy_only=False))
         for name in ("score_chosen", "score_rejected")
     )
     return chosen - rejected

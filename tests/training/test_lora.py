@@ -62,8 +62,12 @@ def test_targets_are_those_that_are_named(tiny_model, tmp_path):
 
 
 def test_dora_and_rslora_are_pefts(tiny_model, tmp_path):
-    config = adapted(tiny_model, tmp_path, lora_rank=4, use_dora=True, use_rslora=True).peft_config["default"]
-    assert config.use_dora and config.use_rslora
+    flags = {"lora_rank": 4, "use_dora": True, "use_rslora": True}
+    model = adapted(tiny_model, tmp_path, **flags)
+    assert model.peft_config["default"].use_dora and model.peft_config["default"].use_rslora
+    assert any("lora_magnitude_vector" in name for name, _ in model.named_parameters())
+    config = lora_config(config_for(tiny_model, tmp_path / "out", **flags), load(tiny_model))
+    assert config is not None
     assert describe_adapter(config) == "DoRA, rank 4, alpha 8 (alpha / sqrt(rank)), on all linear layers"
 
 
