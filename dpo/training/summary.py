@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo.training.config import TrainingConfig
+from dpo.training.distributed import is_fsdp
 from dpo.training.objective_checks import LOSS_OPTIONS
 from dpo.training.sampling import SampleAnswers
 
@@ -27,13 +28,14 @@ SHOWN_AS_0 = 5e-5
 def describe(config: TrainingConfig) -> str:
     """The few numbers that a user would want to see before hours of training."""
     stage = config.deepspeed["zero_optimization"]["stage"] if isinstance(config.deepspeed, dict) else "none"
+    sharding = "FSDP" if is_fsdp() else f"ZeRO stage: {stage}"
     compute = ", bfloat16 compute" if config.bf16 else ", float16 compute" if config.fp16 else ""
     rows = "answers" if config.stage == "sft" else "pairs"
     return (
         f"global batch: {config.global_batch_size} {rows} = {config.per_device_train_batch_size} at once x "
         f"{config.world_size} device(s) x {config.gradient_accumulation_steps} accumulation step(s)\n"
         f"precision: {str(config.dtype).removeprefix('torch.')} weights{compute}; device: {config.device}; "
-        f"ZeRO stage: {stage}\n"
+        f"{sharding}\n"
         f"loss {describe_loss(config)}\n"
         f"learning rate {config.learning_rate}, "
         + (f"{config.max_steps} steps" if config.max_steps > 0 else f"{config.num_train_epochs:g} epoch(s)")
