@@ -15,7 +15,7 @@ from dpo.data.config import DataConfig
 from dpo.data.pipeline import MADE_BY_PREPARE, PreparedData, open_prepared, prepare
 from dpo.data.tokenization import load_tokenizer
 from dpo.errors import ConfigError, ModelError
-from dpo.models import LocatedModel, locate
+from dpo.models import ADAPTER_CONFIG, LocatedModel, locate
 from dpo.training.building import build_trainer
 from dpo.training.checks import RESULTS, WEIGHTS
 from dpo.training.config import TrainingConfig
@@ -25,6 +25,9 @@ from dpo.training.model import load_model, load_tokenizer_for, stop_at
 from dpo.training.sampling import SampleAnswers
 from dpo.training.summary import REPORTS, describe, evaluations, summarize
 from dpo.training.trainer import RunTrainer
+
+CONFIGURATIONS = ("config.json", ADAPTER_CONFIG)
+"""Of a whole model, and of an adapter: what an earlier run left of the other kind would speak for this one's."""
 
 
 def run(argv: list[str]) -> None:
@@ -117,7 +120,7 @@ def start_output(config: TrainingConfig, prepared: PreparedData) -> None:
     except OSError as error:
         raise ConfigError(f"--output_dir {output_dir}: cannot be made: {error.strerror}") from error
     if config.overwrite_output_dir:
-        stale = [file for pattern in (*REPORTS, *WEIGHTS) for file in output_dir.glob(pattern)]
+        stale = [file for pattern in (*REPORTS, *WEIGHTS, *CONFIGURATIONS) for file in output_dir.glob(pattern)]
         for file in stale:
             file.unlink()
         for checkpoint in [] if config.resume_from_checkpoint else output_dir.glob("checkpoint-*"):
