@@ -154,8 +154,8 @@ class Pack:
 
     @property
     def num_tokens_unshared(self) -> int:
-        """What the pairs hold with each prompt twice and no padding."""
-        return self.num_tokens + sum(pair.prompt for pair in self.layout.lengths)
+        """What the pairs hold with each prompt once an answer and no padding."""
+        return self.num_tokens + sum(pair.prompt for pair in self.layout.lengths if pair.rejected)
 
     def to(self, device: torch.device) -> "Pack":
         if device == self.input_ids.device:

@@ -43,15 +43,14 @@ def test_fsdp2_gives_what_zero3_gives(launch: Launch, tiny_model, rows, tmp_path
 
 def test_sft_leaves_a_model_that_dpo_takes_by_its_path(launch: Launch, tiny_model, rows, tmp_path):
     sft, dpo = tmp_path / "sft", tmp_path / "dpo"
-    done = launch(TWO_RANKS, *short_run(tiny_model, rows, sft), "--stage", "sft", *zero(3))
+    fast = ["--learning_rate", "1e-2"]
+    done = launch(TWO_RANKS, *short_run(tiny_model, rows, sft), "--stage", "sft", *fast, *zero(3))
     assert done.returncode == 0, done.stderr[-3000:]
     assert "global batch: 4 answers" in done.stdout and "perplexity" in done.stdout
-    losses = train_losses(sft)
-    assert losses[2] < losses[0] - 1e-2, "three steps at this rate must move the loss"
     results = json.loads((sft / "train_results.json").read_text())
     assert results["answers"] == 12 and results["tokens"] == results["tokens_unshared"]
     evaluations = json.loads((sft / "eval_results.json").read_text())
-    assert evaluations["after"]["eval_loss"] < evaluations["before"]["eval_loss"]
+    assert evaluations["after"]["eval_loss"] < evaluations["before"]["eval_loss"] - 0.05, "it learns"
     assert "fine-tuned on answers" in (sft / "README.md").read_text()
     done = launch(["python"], *short_run(sft, rows, dpo))
     assert done.returncode == 0, done.stderr[-3000:]
