@@ -1,4 +1,4 @@
-"""The data commands: python -m dpo COMMAND. They start at once, without torch, transformers or deepspeed."""
+"""The commands: python -m dpo COMMAND. All start at once; those that use a model load torch when they run."""
 
 __all__ = ["main"]
 
@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from dpo.commands import adapters, inspect, prepare
+from dpo.commands import adapters, evaluate, inspect, prepare
 from dpo.errors import DPOError
 from dpo.flags import FlagParser, check_flags
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Preference data at hand. Training starts with main.py: deepspeed main.py --config runs/demo.yaml",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (adapters, prepare, inspect):
+    for command in (adapters, prepare, inspect, evaluate):
         command.add_to(commands)
     try:
         options, unknown = parser.parse_known_args(argv)

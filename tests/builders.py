@@ -130,3 +130,29 @@ def located(folder: Path) -> LocatedModel:
 
 def data_config(datasets: Sequence[str] = ("triplets",), **values: Any) -> DataConfig:
     return DataConfig(datasets=tuple(datasets), **values)
+
+
+def save_tiny_llama(folder: Path, *, seed: int) -> Path:
+    """A random llama of 2 layers, 16 wide, with a chatml tokenizer: the same for every seed, and other weights."""
+    import torch  # here, since the data's tests do without
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    backend = train_byte_level(CHATML)
+    save_tokenizer(folder, backend, eos_token="<|im_end|>")
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=backend.get_vocab_size(),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+    )
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():  # large enough that attention looks somewhere, and no two answers are alike
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.3)
+    model.save_pretrained(folder)
+    return folder

@@ -21,6 +21,7 @@ from tests.builders import (  # noqa: E402
     CHATML,
     LLAMA3,
     put_first,
+    save_tiny_llama,
     save_tokenizer,
     train_byte_level,
     train_sentencepiece,
@@ -86,6 +87,13 @@ def sentencepiece_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put_first(backend, "<s>")
     folder = tmp_path_factory.mktemp("sentencepiece")
     return save_tokenizer(folder, backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+@pytest.fixture(scope="session")
+def tiny_llamas(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two models of one form with one tokenizer."""
+    first, second = (save_tiny_llama(tmp_path_factory.mktemp("llama"), seed=seed) for seed in (0, 1))
+    return first, second
 
 
 # Tokenizers are loaded anew for each test, since they may be given tokens.

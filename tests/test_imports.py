@@ -10,7 +10,7 @@ import pytest
 
 from tests.builders import ROOT, SAMPLES
 
-HEAVY = ("torch", "transformers", "deepspeed", "trl", "accelerate")
+HEAVY = ("torch", "transformers", "deepspeed", "trl", "accelerate", "lm_eval")
 REPORT = f"\nimport sys\nprint('loaded:', [name for name in {HEAVY} if name in sys.modules])"
 
 
@@ -42,9 +42,10 @@ def as_command(*words: str) -> str:
         as_command("adapters"),
         as_command("prepare", "--help"),
         as_command("inspect", "--help"),
+        as_command("evaluate", "--help"),
         "import dpo.inspection.page" + REPORT,
     ],
-    ids=["imports", "help", "adapters", "prepare", "inspect", "page"],
+    ids=["imports", "help", "adapters", "prepare", "inspect", "evaluate", "page"],
 )
 def test_the_data_half_and_its_commands_load_nothing_heavy(code: str) -> None:
     result = run_python(code)

@@ -1,6 +1,6 @@
 """Which engine a run gets: packed, or padded where packed cannot give the same numbers."""
 
-__all__ = ["why_padded", "why_padded_by_flags"]
+__all__ = ["why_padded", "why_padded_by_architecture", "why_padded_by_flags"]
 
 from transformers import PreTrainedModel
 from trl import DPOConfig
@@ -16,11 +16,9 @@ def why_padded(args: DPOConfig, model: PreTrainedModel) -> str | None:
         args: The run's flags.
         model: The policy, not wrapped yet.
     """
+    if reason := why_padded_by_architecture(model):
+        return reason
     config = model.config.get_text_config()
-    if not model.is_backend_compatible():
-        return f"{type(model).__name__} is outside transformers' attention interface"
-    if other := sorted(set(getattr(config, "layer_types", None) or ()) - LAYER_TYPES):
-        return f"{type(model).__name__} has layers of {', '.join(other)}"
     if getattr(config, "attention_dropout", 0) or (getattr(config, "attn_pdrop", 0) and not args.disable_dropout):
         return "the model has attention dropout"
     if reason := why_padded_by_flags(args):
@@ -30,6 +28,15 @@ def why_padded(args: DPOConfig, model: PreTrainedModel) -> str | None:
         coefficient = getattr(config, "router_aux_loss_coef", 0.0)
     if hasattr(config, "output_router_logits") and coefficient:
         return "the router's auxiliary loss is computed there (--router_aux_loss_coef 0 does without)"
+    return None
+
+
+def why_padded_by_architecture(model: PreTrainedModel) -> str | None:
+    """The reason that the model's layers give, whatever the flags."""
+    if not model.is_backend_compatible():
+        return f"{type(model).__name__} is outside transformers' attention interface"
+    if other := sorted(set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - LAYER_TYPES):
+        return f"{type(model).__name__} has layers of {', '.join(other)}"
     return None
 
 

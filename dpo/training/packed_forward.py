@@ -1,8 +1,8 @@
 """A model run over a pack through its own forward, with its head on completion tokens alone."""
 
-__all__ = ["PackedForward"]
+__all__ = ["PackedForward", "plain_token_logps"]
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -143,19 +143,28 @@ class PackedForward:
         Returns:
             Nats, float32 (2,).
         """
-        logps = []
-        with torch.no_grad(), self.ordinary_attention():
-            for completion in filter(len, (pair["chosen_ids"], pair["rejected_ids"])):
-                ids = torch.tensor([[*pair["prompt_ids"], *completion]], device=self.model.device)
-                logits = model(input_ids=ids, use_cache=False).logits[0, -len(completion) - 1 : -1].float()
-                targets = ids[0, -len(completion) :, None]
-                logps.append(logits.log_softmax(dim=1).gather(1, targets)[:, 0])
+        with self.ordinary_attention():
+            logps = plain_token_logps(model, pair, self.model.device)
         if self.ld_alpha is not None:
             pack = pack_pairs([pair], [0])
             weights = torch.split(pack.token_weights(self.ld_alpha).to(self.model.device), pack.completion_lengths)
             logps = [values * of_tokens for values, of_tokens in zip(logps, weights, strict=True)]
         sums = torch.stack([values.sum() for values in logps])
         return functional.pad(sums, (0, 2 - len(sums)))  # no rejected answer has probability 1
+
+
+@torch.no_grad()
+def plain_token_logps(model: nn.Module, pair: Mapping[str, Any], device: torch.device) -> list[torch.Tensor]:
+    """Log-probabilities of the tokens of chosen and, where there is one, of rejected, nats, float32.
+
+    Two rows, every logit at once.
+    """
+    logps = []
+    for completion in filter(len, (pair["chosen_ids"], pair["rejected_ids"])):
+        ids = torch.tensor([[*pair["prompt_ids"], *completion]], device=device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, -len(completion) - 1 : -1].float()
+        logps.append(logits.log_softmax(dim=1).gather(1, ids[0, -len(completion) :, None])[:, 0])
+    return logps
 
 
 class _Anchor(torch.autograd.Function):

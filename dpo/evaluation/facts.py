@@ -1,0 +1,25 @@
+"""The rows of the task `dpo_facts`, as its YAML asks for them.
+
+A row:
+
+    {"question": "What is 7 plus 5?", "choices": ["13", "12", "11", "35"], "answer": 1}
+"""
+
+__all__ = ["load_facts"]
+
+import json
+from typing import Any
+
+from datasets import Dataset
+
+from dpo.evaluation.suites import TASKS
+
+
+def load_facts(**metadata: Any) -> dict[str, Dataset]:
+    """The questions, under the name of their split.
+
+    Args:
+        metadata: The YAML's, which lm-eval hands over.
+    """
+    lines = (TASKS / "dpo_facts.jsonl").read_text(encoding="utf-8").splitlines()
+    return {"test": Dataset.from_list([json.loads(line) for line in lines])}

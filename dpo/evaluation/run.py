@@ -1,0 +1,163 @@
+"""Models, one after the other and one in memory at a time, against benchmarks and held-out pairs."""
+
+__all__ = ["Evaluation", "Outcome", "resolve_dtype"]
+
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from dpo.data.config import DataConfig
+from dpo.data.report import DataReport
+from dpo.data.tokenization import Tokenizer, load_tokenizer
+from dpo.errors import TokenizerError
+from dpo.evaluation.benchmarks import Benchmarks
+from dpo.evaluation.held_out import HeldOut, check_same_tokens, load_held_out
+from dpo.evaluation.measures import Measure
+from dpo.evaluation.rewards import pair_logps, pair_measures
+from dpo.models import LocatedModel, locate
+from dpo.training.config import computes_bf16
+from dpo.training.loading import load_causal_lm, load_chat_tokenizer
+from dpo.training.reference import pair_digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model that is to be evaluated, as far as it is known without its weights."""
+
+    located: LocatedModel
+    tokenizer: PreTrainedTokenizerBase
+    held_out: HeldOut | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came out for one model."""
+
+    measures: Mapping[str, Measure]
+    """By the name of their row."""
+    runtime_s: float
+    report: DataReport | None
+    """The account of the pairs' rows."""
+
+
+@dataclass(kw_only=True)
+class Evaluation:
+    """What to measure, and how."""
+
+    models: Sequence[str]
+    """Folders, Hub ids, adapters or `embedded`, as the user gave them."""
+    benchmarks: Benchmarks | None = None
+    data: DataConfig | None = None
+    """Where the pairs come from; None: no pairs."""
+    reference: str | None = None
+    """The model whose log-probabilities are taken off; None: rewards are not computed."""
+    beta: float = 0.1
+    dtype: torch.dtype = torch.float32
+    batch_size: int = 8
+    limit: int | None = None
+    """Questions of each task, and pairs; None takes all."""
+    uses_template: bool = False
+    trust_remote_code: bool = False
+    progress: bool = False
+    reference_logps: dict[bytes, torch.Tensor] = field(default_factory=dict, init=False)
+    """What the reference made of pairs so far, by their token ids."""
+
+    def run(self, keep: Callable[[str, Outcome], None]) -> None:
+        """Measure each model.
+
+        Args:
+            keep: Called with a model's name and what came out, as soon as it is there.
+
+        Raises:
+            DPOError: what can be seen to be wrong without weights is raised before any model is loaded.
+        """
+        reference = None if self.reference is None else locate(self.reference)
+        subjects = {name: self.look_at(name, reference) for name in self.models}
+        for name, subject in subjects.items():
+            start = time.monotonic()
+            measures = self.measure(subject, reference)
+            report = None if subject.held_out is None else subject.held_out.report
+            keep(name, Outcome(measures=measures, runtime_s=time.monotonic() - start, report=report))
+
+    def look_at(self, name: str, reference: LocatedModel | None) -> Subject:
+        """Read what a model has beside its weights, and the pairs with its tokenizer.
+
+        Raises:
+            TokenizerError: questions are to be asked in a chat template, and the tokenizer has none.
+        """
+        located = locate(name)
+        chat_tokenizer = load_chat_tokenizer(located, trust_remote_code=self.trust_remote_code)
+        if self.uses_template and chat_tokenizer.chat_template is None:
+            raise TokenizerError(
+                f"--apply_chat_template: the tokenizer of {name} brings no chat template.\n"
+                "  Leave the flag out, and questions are asked as plain text."
+            )
+        if self.data is None:
+            return Subject(located=located, tokenizer=chat_tokenizer, held_out=None)
+        tokenizer = self.tokenizer_of(located)
+        held_out = load_held_out(self.data, tokenizer, limit=self.limit, progress=self.progress)
+        if reference is not None:
+            check_same_tokens(held_out, tokenizer, self.tokenizer_of(reference), (name, str(self.reference)))
+        return Subject(located=located, tokenizer=chat_tokenizer, held_out=held_out)
+
+    def tokenizer_of(self, located: LocatedModel) -> Tokenizer:
+        return load_tokenizer(located.tokenizer, trust_remote_code=self.trust_remote_code)
+
+    def measure(self, subject: Subject, reference: LocatedModel | None) -> dict[str, Measure]:
+        """A model's measures. It is let go before the reference is loaded."""
+        measures, logps = self.with_model(subject)
+        if subject.held_out is None or logps is None:
+            return measures
+        pairs = subject.held_out.pairs
+        ref_logps = None if reference is None else self.reference_logps_of(reference, pairs)
+        return measures | pair_measures(pairs, logps, ref_logps, beta=self.beta)
+
+    def with_model(self, subject: Subject) -> tuple[dict[str, Measure], torch.Tensor | None]:
+        """All that takes the model's weights: its benchmarks, and its log-probabilities of the pairs."""
+        model = self.load(subject.located)
+        measures: dict[str, Measure] = {}
+        if self.benchmarks is not None:  # first, since pairs leave the model with the packed engine's attention
+            measures = self.benchmarks.run(
+                model,
+                subject.tokenizer,
+                batch_size=self.batch_size,
+                limit=self.limit,
+                uses_template=self.uses_template,
+            )
+        if subject.held_out is None:
+            return measures, None
+        return measures, self.logps_of(model, subject.held_out.pairs)
+
+    def reference_logps_of(self, reference: LocatedModel, pairs: Dataset) -> torch.Tensor:
+        """The reference's log-probabilities, computed for what no earlier model was compared on, float64 (pairs, 2)."""
+        digests = [pair_digest(pair) for pair in pairs]
+        missing = [row for row, digest in enumerate(digests) if digest not in self.reference_logps]
+        if missing:
+            found = self.logps_of(self.load(reference), pairs.select(missing))
+            self.reference_logps |= zip((digests[row] for row in missing), found, strict=True)
+        return torch.stack([self.reference_logps[digest] for digest in digests])
+
+    def logps_of(self, model: PreTrainedModel, pairs: Dataset) -> torch.Tensor:
+        return pair_logps(model, pairs, pairs_at_once=self.batch_size, progress=self.progress)
+
+    def load(self, located: LocatedModel) -> Any:
+        """A model on the device, after what went before it is let go."""
+        gc.collect()
+        if torch.accelerator.is_available():
+            torch.accelerator.empty_cache()
+        model = load_causal_lm(located, dtype=self.dtype, trust_remote_code=self.trust_remote_code)
+        return model.to(torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu").eval()
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """What weights are loaded as. auto: bfloat16 where an accelerator computes in it, else float32."""
+    if name == "auto":
+        return torch.bfloat16 if torch.accelerator.is_available() and computes_bf16() else torch.float32
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype

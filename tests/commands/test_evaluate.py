@@ -1,0 +1,95 @@
+"""python -m dpo evaluate."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dpo.cli import main
+from dpo.errors import ModelError
+from dpo.evaluation import run as evaluation_run
+from tests.builders import SAMPLES
+
+NECTAR = f"nectar={SAMPLES / 'nectar.jsonl'}"
+
+
+@pytest.fixture
+def evaluate(tiny_llamas: tuple[Path, Path], tmp_path: Path):
+    """Runs the command on both tiny models, and returns its exit code and what it wrote."""
+
+    def run(*flags: str) -> tuple[int, dict[str, Any], str]:
+        output = tmp_path / "out" / "numbers.json"
+        code = main(["evaluate", "--models", *map(str, tiny_llamas), "--output", str(output), *flags])
+        table = output.with_suffix(".md")
+        written = json.loads(output.read_text()) if output.exists() else {}
+        return code, written, table.read_text() if table.exists() else ""
+
+    return run
+
+
+def test_two_models_stand_side_by_side_on_tasks_and_pairs(evaluate, tiny_llamas, capsys) -> None:
+    first, second = map(str, tiny_llamas)
+    code, numbers, table = evaluate("--tasks", "dpo_facts", "--pairs", NECTAR, "--reference", first, "--limit", "5")
+    assert code == 0
+    assert table in capsys.readouterr().out
+    heading, _, *lines = table.splitlines()
+    assert [cell.strip() for cell in heading.strip("|").split("|")] == [
+        *("measure", "n", first, second),
+        f"{second} - {first}",
+    ]
+    rows = [line.strip("|").split("|")[0].strip() for line in lines if line.startswith("|")]
+    assert rows[:3] == ["dpo_facts, 0-shot, acc", "dpo_facts, 0-shot, acc_norm", "pairs, reward accuracy"]
+    assert rows == list(numbers["models"][first]["measures"]) == list(numbers["difference"]["measures"])
+    assert all(found["is_paired"] for found in numbers["difference"]["measures"].values())
+    assert numbers["models"][first]["measures"]["pairs, reward margin"] == {"value": 0, "stderr": 0, "num_items": 5}
+    assert numbers["models"][second]["rows"]["kept"] == 91
+    assert numbers["flags"]["limit"] == 5 and numbers["flags"]["models"] == [first, second]
+    assert (numbers["flags"]["pairs"], numbers["flags"]["dtype"]) == ([NECTAR], "float32")
+    assert "parser" not in numbers["flags"]
+    assert table.endswith("\nThe first 5 questions of each task and pairs: for a look only.\n")
+
+
+def test_a_crash_in_the_second_model_leaves_the_first_ones_numbers(evaluate, tiny_llamas, monkeypatch, capsys) -> None:
+    load = evaluation_run.load_causal_lm
+
+    def fail_at_second(located: Any, **options: Any) -> Any:
+        if located.base == str(tiny_llamas[1]):
+            raise ModelError("model: cannot be loaded")
+        return load(located, **options)
+
+    monkeypatch.setattr(evaluation_run, "load_causal_lm", fail_at_second)
+    code, numbers, table = evaluate("--pairs", NECTAR, "--limit", "3")
+    assert code == 2
+    assert capsys.readouterr().err.endswith("error: model: cannot be loaded\n")
+    assert list(numbers["models"]) == [str(tiny_llamas[0])]
+    assert "| pairs, accuracy by summed log p, no reference " in table
+    assert table.endswith("\nThe first 3 pairs: for a look only.\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ((), "nothing to measure"),
+        (("--tasks", "dpo_facts", "--reference", "x"), "--reference is read with --pairs or --prepared alone"),
+        (("--tasks", "dpo_facts", "--max_length", "7"), "--max_length is read with --pairs or --prepared alone"),
+        (("--pairs", NECTAR, "--apply_chat_template"), "--apply_chat_template is read with --suite or --tasks alone"),
+        (("--pairs", NECTAR, "--prepared", "x"), "--pairs and --prepared both say"),
+        (("--pairs", NECTAR, "--beta", "0.2"), "--beta 0.2: expected a number above 0, with --reference"),
+        (("--pairs", NECTAR, "--reference", "x", "--beta", "0"), "--beta 0: expected a number above 0"),
+        (("--pairs", "nectarine"), "Did you mean nectar?"),
+        (("--tasks", "no_such_task", "--models", "./none"), "model ./none: there is no such folder"),
+        (("--pairs", NECTAR, "--limit", "0"), "expected a whole number above 0, found '0'"),
+        (("--pairs", NECTAR, "--models", "a", "b", "a"), "--models: a is named twice"),
+        (("--pairs", NECTAR, "--output", "numbers.csv"), "expected a file that ends in .json"),
+        (("--tasks", "dpo_facts", "--include_path", "nowhere"), "--include_path nowhere: there is no such folder"),
+        (("--suite", "open_llm"), "invalid choice: 'open_llm'"),
+        (("--pairs", NECTAR, "--validation_split", "0.1"), "unknown flag '--validation_split'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_a_mistake_is_told_and_exits_with_2(evaluate, flags: tuple[str, ...], says: str, capsys) -> None:
+    code, numbers, _ = evaluate(*flags)
+    said = capsys.readouterr().err
+    assert (code, numbers) == (2, {})
+    assert said.startswith("error: ") and says in said and "Traceback" not in said

@@ -1,0 +1,58 @@
+"""Models side by side, from known numbers."""
+
+import pytest
+
+from dpo.evaluation.measures import Measure, accuracy
+from dpo.evaluation.tables import as_json, as_markdown
+
+
+def perplexity(value: float) -> Measure:
+    return Measure(value=value, stderr=0.3, num_items=1200)
+
+
+RESULTS = {
+    "base": {"facts": accuracy({"a": True, "b": False}), "perplexity": perplexity(9.0)},
+    "tuned": {"facts": accuracy({"a": True, "b": True}), "perplexity": perplexity(8.6), "pairs": perplexity(1.0)},
+}
+
+
+def test_one_model_is_a_column_of_values_with_their_errors() -> None:
+    assert as_markdown({"base": RESULTS["base"]}) == (
+        "| measure    | n     | base            |\n"
+        "| ---------- | ----- | --------------- |\n"
+        "| facts      | 2     | 0.5000 ± 0.3536 |\n"
+        "| perplexity | 1,200 | 9.0000 ± 0.3000 |"
+    )
+
+
+def test_two_models_have_their_difference_and_say_where_it_is_not_paired() -> None:
+    assert as_markdown(RESULTS) == (
+        "| measure    | n     | base            | tuned           | tuned - base       |\n"
+        "| ---------- | ----- | --------------- | --------------- | ------------------ |\n"
+        "| facts      | 2     | 0.5000 ± 0.3536 | 1.0000 ± 0.0000 | +0.5000 ± 0.5000   |\n"
+        "| perplexity | 1,200 | 9.0000 ± 0.3000 | 8.6000 ± 0.3000 | -0.4000 ± 0.4243 * |\n"
+        "| pairs      | 1,200 |                 | 1.0000 ± 0.3000 |                    |\n"
+        "\n"
+        "The last column is the second model less the first, with the standard error of the difference.\n"
+        "\n"
+        "* The models' errors as if they had answered different items."
+    )
+
+
+def test_numbers_of_items_that_differ_are_both_shown() -> None:
+    results = {"a|b": {"facts": accuracy({"a": True})}, "c": {"facts": accuracy({"a": True, "b": True})}}
+    assert "| facts   | 1 / 2 |" in as_markdown(results)
+    assert "a\\|b" in as_markdown(results)
+
+
+def test_the_json_has_the_same_numbers_unrounded() -> None:
+    content = as_json(RESULTS)
+    assert content["models"]["base"]["measures"]["facts"] == {
+        "value": 0.5,
+        "stderr": pytest.approx(0.125**0.5),
+        "num_items": 2,
+    }
+    assert content["difference"]["of"] == ["tuned", "base"]
+    assert content["difference"]["measures"].keys() == {"facts", "perplexity"}
+    assert content["difference"]["measures"]["facts"] == {"value": 0.5, "stderr": 0.5, "is_paired": True}
+    assert "difference" not in as_json({"base": RESULTS["base"]})
