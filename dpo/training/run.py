@@ -17,9 +17,11 @@ from dpo.data.pipeline import MADE_BY_PREPARE, PreparedData, open_prepared, prep
 from dpo.data.tokenization import load_tokenizer
 from dpo.embedded import EMBEDDED, HUB_ID, find_model
 from dpo.errors import ConfigError, ModelError
+from dpo.recipes import asks_for_dry_run
 from dpo.training.checks import RESULTS, WEIGHTS, check_padded_loss
 from dpo.training.config import TrainingConfig
 from dpo.training.distributed import finish, is_main_process, local_main_first, set_up
+from dpo.training.dry_run import dry_run
 from dpo.training.engine import why_padded
 from dpo.training.flags import parse_flags, resolved_flags
 from dpo.training.model import load_model, load_tokenizer_for, stop_at
@@ -39,6 +41,9 @@ def run(argv: list[str]) -> None:
     Raises:
         DPOError: a mistake the user can mend, found before anything is written where that is possible.
     """
+    if asks_for_dry_run(argv):
+        dry_run(argv)
+        return
     data, flags = parse_flags(argv)
     set_up(deepspeed=bool(flags["deepspeed"]))
     try:
