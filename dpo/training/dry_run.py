@@ -205,7 +205,8 @@ def describe_steps(data: DataConfig, config: TrainingConfig, sample: Sample) -> 
     chosen = [sample.lengths[number % len(sample.lengths)] for number in range(global_batch_size)]
     shared = [sum(parts) for parts in chosen]
     unshared = [sum(parts) + parts[0] * (parts[2] > 0) for parts in chosen]
-    lines = [f"a step: about {sum(shared):,} tokens with prompts shared, {sum(unshared):,} unshared"]
+    shares = f" with prompts shared, {sum(unshared):,} unshared" if unshared != shared else ""
+    lines = [f"a step: about {sum(shared):,} tokens{shares}"]
     if config.engine == "packed":
         number = micro_batches_for(config, shared)
         rows = plan_micro_batches(range(global_batch_size), shared, world_size=devices, num_micro_batches=number)
