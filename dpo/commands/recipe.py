@@ -53,10 +53,11 @@ def run(options: argparse.Namespace) -> int:
             parse_flags(main_argv(recipe, stage))
     commands = [command_of(recipe, stage, launcher, overwrite=options.overwrite) for stage in stages]
     for number, (stage, command) in enumerate(zip(stages, commands, strict=True), 1):
-        print(f"[{number}/{len(stages)}] {stage.name}: {shlex.join(command)}", flush=True)
+        place = f"[{number}/{len(stages)}] {stage.name}"
         if not options.overwrite and (done := what_is_done(stage)) is not None:
-            print(f"{stage.name} is skipped: {done} is there already (--overwrite runs it again)", flush=True)
+            print(f"{place} is skipped: {done} is there already (--overwrite runs it again)", flush=True)
             continue
+        print(f"{place}: {shlex.join(command)}", flush=True)
         code = subprocess.run(command).returncode
         if code:
             print(

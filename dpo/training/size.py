@@ -5,7 +5,7 @@ __all__ = ["Holding", "ModelSize", "holdings", "measure"]
 from dataclasses import dataclass
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -74,14 +74,9 @@ def measure(located: LocatedModel, config: TrainingConfig) -> ModelSize:
     except (ImportError, OSError, ValueError) as error:
         raise ModelError(f"--model_name_or_path {located.base}: its configuration cannot be used: {error}") from error
     architecture, parameters = type(model).__name__, model.num_parameters()
-    if config.lora_rank is None:
+    adapter = adapter_of(located, config)
+    if adapter is None:
         return ModelSize(architecture=architecture, parameters=parameters, trained=parameters)
-    adapter = LoraConfig(
-        r=config.lora_rank,
-        target_modules=config.lora_target_modules or "all-linear",
-        use_dora=config.use_dora,
-        task_type="CAUSAL_LM",
-    )
     try:
         with torch.device("meta"):
             adapted = get_peft_model(model, adapter)
@@ -89,6 +84,18 @@ def measure(located: LocatedModel, config: TrainingConfig) -> ModelSize:
         raise ModelError(f"--lora_target_modules does not fit {architecture}: {error}") from error
     trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     return ModelSize(architecture=architecture, parameters=parameters, trained=trained)
+
+
+def adapter_of(located: LocatedModel, config: TrainingConfig) -> PeftConfig | None:
+    """The adapter that is trained, a new one or the model's own; None where the model itself is."""
+    if located.adapter is not None:
+        adapter = PeftConfig.from_pretrained(located.adapter)
+        adapter.inference_mode = False
+        return adapter
+    if config.lora_rank is None:
+        return None
+    modules = config.lora_target_modules or "all-linear"
+    return LoraConfig(r=config.lora_rank, target_modules=modules, use_dora=config.use_dora, task_type="CAUSAL_LM")
 
 
 def holdings(size: ModelSize, config: TrainingConfig, *, devices: int) -> list[Holding]:
@@ -109,7 +116,10 @@ def holdings(size: ModelSize, config: TrainingConfig, *, devices: int) -> list[H
         in_host_memory=bool(zero.get("offload_param")),
     )
     gradients = Holding(
-        name="gradients", parameters=size.trained, bytes_each=width, devices=devices if stage >= 2 else 1
+        name="gradients",
+        parameters=size.trained,
+        bytes_each=width if config.deepspeed else torch.float32.itemsize,
+        devices=devices if stage >= 2 else 1,
     )
     optimizer = Holding(
         name="optimizer",

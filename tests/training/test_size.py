@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from dpo.errors import ModelError
@@ -47,6 +48,13 @@ def test_an_adapter_s_parameters_are_rank_times_both_sides_of_each_layer(tiny_mo
     assert size.adapter == size.trained
     with pytest.raises(ModelError, match="lora_target_modules does not fit LlamaForCausalLM"):
         measure(locate(str(tiny_model)), plan(lora_rank=4, lora_target_modules=["qq"]))
+
+
+def test_a_model_that_is_an_adapter_already_trains_that(tiny_model: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path)
+    size = measure(locate(str(tmp_path)), plan())
+    assert size.trained == size.adapter == 2 * 2 * (32 + 32)
 
 
 def test_a_folder_without_a_configuration_is_a_model_error(chatml_folder: Path) -> None:
