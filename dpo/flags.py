@@ -1,11 +1,20 @@
 """Command lines: pydantic fields as flags, a YAML file as the same flags written down."""
 
-__all__ = ["FlagParser", "add_fields", "check_flags", "flag_names", "parse_bool", "yaml_to_argv"]
+__all__ = [
+    "FlagParser",
+    "add_fields",
+    "check_flags",
+    "flag_names",
+    "flag_to_argv",
+    "flags_to_argv",
+    "parse_bool",
+    "read_yaml",
+]
 
 import argparse
 import json
 import types
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
@@ -85,16 +94,11 @@ def parse_bool(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"expected true or false, found '{text}'")
 
 
-def yaml_to_argv(file: Path, known: Collection[str], *, shown: Collection[str] | None = None) -> list[str]:
-    """The flags that a YAML file writes down, to stand before the command line's own, which so go before it.
-
-    Args:
-        file: `name: value` lines; a list becomes several values; null and [] leave the flag out.
-        known: The flags there are.
-        shown: Those an error lists, where all would be too many to read. Default: all.
+def read_yaml(file: Path) -> dict[Any, Any]:
+    """The mapping that a YAML file holds.
 
     Raises:
-        ConfigError: the file is missing, no YAML or no mapping, or names a flag that is not known.
+        ConfigError: the file is missing, no YAML or no mapping.
     """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -104,17 +108,36 @@ def yaml_to_argv(file: Path, known: Collection[str], *, shown: Collection[str] |
         raise ConfigError(f"--config {file}: not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"--config {file}: expected 'name: value' lines, found {type(content).__name__}")
-    argv = []
-    for name, value in content.items():
+    return content
+
+
+def flags_to_argv(
+    flags: Mapping[Any, Any], known: Collection[str], *, where: str, shown: Collection[str] | None = None
+) -> list[str]:
+    """Flags as YAML has them, as words of a command line.
+
+    Args:
+        flags: Values by name; a list becomes several values; null and [] leave the flag out.
+        known: The flags there are.
+        where: What an error begins with: where the flags were written.
+        shown: Those an error lists. Default: all.
+
+    Raises:
+        ConfigError: a flag is not known.
+    """
+    for name in flags:
         if name not in known or name == "config":
-            raise ConfigError(f"--config {file}: {unknown_name('key', str(name), known, shown=shown)}")
-        if isinstance(value, list):
-            argv += [f"--{name}", *map(yaml_text, value)] if value else []
-        elif value is False and name.endswith("_strategy"):
-            argv.append(f"--{name}=no")  # what YAML makes of an unquoted no
-        elif value is not None:
-            argv.append(f"--{name}={yaml_text(value)}")
-    return argv
+            raise ConfigError(f"{where}: {unknown_name('key', str(name), known, shown=shown)}")
+    return [word for name, value in flags.items() for word in flag_to_argv(name, value)]
+
+
+def flag_to_argv(name: str, value: Any) -> list[str]:
+    """One flag's words: several values for a list, none for null and []."""
+    if isinstance(value, list):
+        return [f"--{name}", *map(yaml_text, value)] if value else []
+    if value is False and name.endswith("_strategy"):
+        return [f"--{name}=no"]  # what YAML makes of an unquoted no
+    return [] if value is None else [f"--{name}={yaml_text(value)}"]
 
 
 def yaml_text(value: Any) -> str:

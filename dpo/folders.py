@@ -1,11 +1,14 @@
 """Folders that a user names."""
 
-__all__ = ["check_folder"]
+__all__ = ["RESULTS", "check_folder"]
 
 import os
 from pathlib import Path
 
 from dpo.errors import ConfigError
+
+RESULTS = "train_results.json"
+"""Written last: an output_dir that has it holds a finished run."""
 
 
 def check_folder(flag: str, folder: Path) -> None:

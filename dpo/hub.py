@@ -1,10 +1,14 @@
 """Files of models, in a folder or on the Hugging Face Hub."""
 
-__all__ = ["find_file"]
+__all__ = ["find_file", "is_hub_id", "reach_hub"]
 
+from functools import cache
 from pathlib import Path
 
 from dpo.errors import TokenizerError
+
+PATIENCE_S = 5
+"""How long the Hub may take to answer at all."""
 
 
 def find_file(model: str, name: str, revision: str | None = None, *, optional: bool = False) -> Path | None:
@@ -22,7 +26,7 @@ def find_file(model: str, name: str, revision: str | None = None, *, optional: b
     folder = Path(model)
     if folder.is_dir():
         return folder / name if (folder / name).is_file() else None
-    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+    if not is_hub_id(model):
         raise TokenizerError(f"model {model}: there is no such folder")
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError
@@ -37,9 +41,31 @@ def find_file(model: str, name: str, revision: str | None = None, *, optional: b
         raise unreachable(model, error) from error
 
 
+def is_hub_id(model: str) -> bool:
+    """Whether a name that is no folder's can be one of the Hub's."""
+    return not Path(model).is_absolute() and not model.startswith((".", "~")) and model.count("/") <= 1
+
+
 def unreachable(model: str, error: Exception) -> TokenizerError:
     return TokenizerError(
         f"model {model}: there is no such folder, and the Hub gave no such model: "
         f"{type(error).__name__}: {error}\n"
         "  Check the spelling and the network, or pass the path of a model folder."
     )
+
+
+@cache
+def reach_hub() -> bool:
+    """Whether the Hub can be asked. Where it cannot, its libraries are told to look into their caches alone."""
+    import datasets
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            if huggingface_hub.get_session().head(constants.ENDPOINT, timeout=PATIENCE_S).status_code < 400:
+                return True
+        except Exception:  # whatever the network says, there is no Hub
+            pass
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True  # or each of their calls waits for it again
+    return False

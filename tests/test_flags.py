@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from dpo.errors import ConfigError
-from dpo.flags import FlagParser, add_fields, check_flags, flag_names, yaml_to_argv
+from dpo.flags import FlagParser, add_fields, check_flags, flag_names, flags_to_argv, read_yaml
 
 
 class Settings(BaseModel):
@@ -36,6 +36,10 @@ def write(tmp_path: Path, text: str) -> Path:
     file = tmp_path / "run.yaml"
     file.write_text(text, encoding="utf-8")
     return file
+
+
+def yaml_to_argv(file: Path, known: list[str]) -> list[str]:
+    return flags_to_argv(read_yaml(file), known, where=f"--config {file}")
 
 
 def from_yaml(parser: FlagParser, tmp_path: Path, text: str, *argv: str) -> dict[str, Any]:

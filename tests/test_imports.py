@@ -43,9 +43,10 @@ def as_command(*words: str) -> str:
         as_command("prepare", "--help"),
         as_command("inspect", "--help"),
         as_command("evaluate", "--help"),
+        as_command("recipe", "--help"),
         "import dpo.inspection.page" + REPORT,
     ],
-    ids=["imports", "help", "adapters", "prepare", "inspect", "evaluate", "page"],
+    ids=["imports", "help", "adapters", "prepare", "inspect", "evaluate", "recipe", "page"],
 )
 def test_the_data_half_and_its_commands_load_nothing_heavy(code: str) -> None:
     result = run_python(code)

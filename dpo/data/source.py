@@ -1,6 +1,6 @@
 """Where raw rows come from: a file, a folder of files, or the Hub."""
 
-__all__ = ["Source", "open_source", "parse_source"]
+__all__ = ["Source", "count_rows", "open_source", "parse_source"]
 
 import csv
 import hashlib
@@ -137,7 +137,11 @@ def list_files(path: Path, split: str = "") -> tuple[Path, ...]:
 
 
 def open_source(
-    source: Source, column_names: Mapping[str, str] = MappingProxyType({}), *, pairs: bool = True
+    source: Source,
+    column_names: Mapping[str, str] = MappingProxyType({}),
+    *,
+    pairs: bool = True,
+    stream: bool = False,
 ) -> Iterator[tuple[int, Any]]:
     """Rows with their numbers, from 0, after the columns were checked.
 
@@ -145,11 +149,12 @@ def open_source(
         source: What to read.
         column_names: For adapters whose columns the user names: which column stands for each.
         pairs: Whether each row is to have a rejected answer.
+        stream: Whether to fetch a Hub data set as it is read, where a few rows are all that is wanted.
 
     Raises:
         SourceError: a file cannot be read, no row is there, or the adapter's columns are missing.
     """
-    rows = read_hub(source) if source.hub_id is not None else read_files(source.files)
+    rows = read_hub(source, stream=stream) if source.hub_id is not None else read_files(source.files)
     first = list(itertools.islice(rows, NUM_SCHEMA_ROWS))
     if not first:
         raise SourceError(f"{source.spec}: the source holds no rows.\n  Check that it is the file you meant.")
@@ -166,6 +171,25 @@ def open_source(
             f"  found: {', '.join(found) or 'rows that are no objects'}{way_out}"
         )
     yield from enumerate(itertools.chain(first, rows))
+
+
+def count_rows(source: Source, *, stream: bool = False) -> int | None:
+    """How many rows a source has, without decoding them where that can be done; None where the Hub does not say."""
+    if source.hub_id is not None:
+        splits = load_hub_dataset(source.hub_id, source.split, stream=stream).info.splits or {}
+        return splits[source.split].num_examples if source.split in splits else None
+    total = 0
+    for file in source.files:
+        if file.suffix == ".jsonl":
+            with file.open("rb") as lines:
+                total += sum(1 for line in lines if line.strip())
+        elif file.suffix == ".parquet":
+            import pyarrow.parquet
+
+            total += pyarrow.parquet.ParquetFile(file).metadata.num_rows
+        else:
+            total += sum(1 for _ in read_files((file,)))
+    return total
 
 
 def read_files(files: tuple[Path, ...]) -> Iterator[Any]:
@@ -220,17 +244,17 @@ def read_parquet(file: Path) -> Iterator[dict[str, Any]]:
         raise SourceError(f"{file}: no readable Parquet: {error}") from error
 
 
-def read_hub(source: Source) -> Iterator[dict[str, Any]]:
+def read_hub(source: Source, *, stream: bool) -> Iterator[dict[str, Any]]:
     assert source.hub_id is not None
-    yield from load_hub_dataset(source.hub_id, source.split)
+    yield from load_hub_dataset(source.hub_id, source.split, stream=stream)
 
 
-def load_hub_dataset(hub_id: str, split: str | None) -> Any:
-    """A split of a data set on the Hub, downloaded once and then read from the datasets library's cache."""
+def load_hub_dataset(hub_id: str, split: str | None, *, stream: bool = False) -> Any:
+    """A split of a data set on the Hub: streamed, or downloaded once and read from the datasets library's cache."""
     import datasets
 
     try:
-        return datasets.load_dataset(hub_id, split=split)
+        return datasets.load_dataset(hub_id, split=split, streaming=stream)
     except Exception as error:  # whatever the Hub, the network or the cache say, the user's way out is the same
         raise SourceError(
             f"the Hub data set '{hub_id}', split '{split}', cannot be loaded: {type(error).__name__}: {error}\n"

@@ -24,6 +24,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 # At the top of a checkout, where users look for it; inside the package once that is installed.
 TEMPLATES = PACKAGE / "templates" if (PACKAGE / "templates").is_dir() else PACKAGE.parent / "templates"
 DECLARATION = re.compile(r"\{#-?\s*(control_tokens|text_markers):(.*?)-?#\}", re.DOTALL)
+DECLARED = re.compile(r'"[^"]+"|\S+')
+"""A literal of a declaration: a word, or what stands in quotes, with \\n for a line break."""
 BOS = "{{- bos_token }}"
 
 
@@ -48,9 +50,8 @@ class Template:
         return self._declared("text_markers")
 
     def _declared(self, kind: str) -> tuple[str, ...]:
-        return tuple(
-            word for found, words in DECLARATION.findall(self.source) if found == kind for word in words.split()
-        )
+        declared = [words for found, words in DECLARATION.findall(self.source) if found == kind]
+        return tuple(unquoted(word) for words in declared for word in DECLARED.findall(words))
 
     @cached_property
     def _compiled(self) -> jinja2.Template:
@@ -83,6 +84,11 @@ class Template:
     def with_bos(self) -> "Template":
         """The same template, opening with the BOS token."""
         return replace(self, source=BOS + self.source)
+
+
+def unquoted(word: str) -> str:
+    is_quoted = len(word) > 2 and word[0] == word[-1] == '"'
+    return word[1:-1].replace("\\n", "\n") if is_quoted else word
 
 
 def environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:

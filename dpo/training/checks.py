@@ -1,6 +1,6 @@
 """What can be seen to be wrong with a run's flags before any device is touched."""
 
-__all__ = ["REFUSED", "RESULTS", "WEIGHTS", "check_config"]
+__all__ = ["REFUSED", "WEIGHTS", "check_config"]
 
 import dataclasses
 import os
@@ -13,14 +13,12 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import DPOConfig
 
 from dpo.errors import ConfigError, unknown_name
-from dpo.folders import check_folder
+from dpo.folders import RESULTS, check_folder
 from dpo.training.objective_checks import check_objective
 
 if TYPE_CHECKING:
     from dpo.training.config import TrainingConfig
 
-RESULTS = "train_results.json"
-"""Written last: an output_dir that has it holds a finished run."""
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 """What a saved model's weights are called."""
 
@@ -63,6 +61,11 @@ def check_config(config: "TrainingConfig") -> None:
     for name in ("model_name_or_path", "output_dir"):
         if not getattr(config, name):
             raise ConfigError(f"--{name} is missing")
+    if config.num_devices is not None and not (config.dry_run and config.num_devices >= 1):
+        raise ConfigError(
+            f"--num_devices {config.num_devices}: expected a number from 1 on, beside --dry_run, which plans for so "
+            "many.\n  A launcher says how many devices a run has."
+        )
     check_output_dir(config)
     check_resuming(config)
     check_ranges(config)

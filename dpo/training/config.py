@@ -136,6 +136,10 @@ class TrainingConfig(DPOConfig):
             "carries no scores."
         },
     )
+    num_devices: int | None = field(
+        default=None,
+        metadata={"help": "Devices that --dry_run plans for. Default: what a launcher started, or 1."},
+    )
     max_tokens_per_micro_batch: int | None = field(
         default=None,
         metadata={
@@ -232,7 +236,7 @@ class TrainingConfig(DPOConfig):
         self.set_losses()
         check_config(self)
         self.accumulation_asked = self.gradient_accumulation_steps
-        world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        world_size = self.num_devices or int(os.environ.get("WORLD_SIZE", "1"))
         self.global_batch_size, self.per_device_train_batch_size, self.gradient_accumulation_steps = derive_batches(
             global_batch_size=self.global_batch_size,
             per_device=self.per_device_train_batch_size,

@@ -11,7 +11,8 @@ from transformers import HfArgumentParser
 
 from dpo.data.config import DataConfig
 from dpo.errors import ConfigError
-from dpo.flags import FlagParser, add_fields, check_flags, flag_names, parse_bool, yaml_to_argv
+from dpo.flags import FlagParser, add_fields, check_flags, flag_names, parse_bool
+from dpo.recipes import with_config
 from dpo.training.checks import REFUSED
 from dpo.training.config import TrainingConfig
 
@@ -79,15 +80,12 @@ def parse_flags(argv: list[str]) -> tuple[DataConfig, dict[str, Any]]:
     """
     parser = make_parser()
     first_look = FlagParser(prog="main.py", add_help=False, allow_abbrev=False)
-    first_look.add_argument("--config", type=Path)
     first_look.add_argument("--loss", nargs="+")
     first_look.add_argument("--loss_type", "--loss-type", nargs="+")
     first_look.add_argument("--loss_weights", "--loss-weights", nargs="+", type=float)
     by_hand = vars(first_look.parse_known_args(argv)[0])
-    file = by_hand.pop("config")
     positive = [name for name in flag_names(parser) if not name.startswith("no_")]
-    written = yaml_to_argv(file, positive, shown=OWN_FLAGS) if file else []
-    namespace, unknown = parser.parse_known_args([*written, *argv])
+    namespace, unknown = parser.parse_known_args(with_config(argv, positive, shown=OWN_FLAGS))
     check_flags(parser, unknown, shown=OWN_FLAGS)
     values = vars(namespace)
     if any(by_hand.values()):  # what the file says by another name of the same must not stand beside it

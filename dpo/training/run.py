@@ -15,11 +15,14 @@ from dpo.data.config import DataConfig
 from dpo.data.pipeline import MADE_BY_PREPARE, PreparedData, open_prepared, prepare
 from dpo.data.tokenization import load_tokenizer
 from dpo.errors import ConfigError, ModelError
+from dpo.folders import RESULTS
 from dpo.models import ADAPTER_CONFIG, LocatedModel, locate
+from dpo.recipes import asks_for_dry_run
 from dpo.training.building import build_trainer
-from dpo.training.checks import RESULTS, WEIGHTS
+from dpo.training.checks import WEIGHTS
 from dpo.training.config import TrainingConfig
 from dpo.training.distributed import finish, is_main_process, local_main_first, say, set_up
+from dpo.training.dry_run import dry_run
 from dpo.training.flags import parse_flags, resolved_flags
 from dpo.training.model import load_model, load_tokenizer_for, stop_at
 from dpo.training.sampling import SampleAnswers
@@ -36,6 +39,9 @@ def run(argv: list[str]) -> None:
     Raises:
         DPOError: a mistake the user can mend, found before anything is written where that is possible.
     """
+    if asks_for_dry_run(argv):
+        dry_run(argv)
+        return
     data, flags = parse_flags(argv)
     set_up(deepspeed=bool(flags["deepspeed"]), spread=bool(flags["device_map"]))
     try:

@@ -18,14 +18,18 @@ from tests.builders import CHATML, assistant, instruction, pair, save_tokenizer,
 # Which templates fit which tokenizer as it is.
 FITTING = [
     ("chatml_folder", "chatml"),
+    ("chatml_folder", "hh"),
     ("chatml_folder", "mistral"),
+    ("chatml_folder", "neural_chat"),
     ("chatml_folder", "zephyr"),
     ("bos_folder", "model"),
     ("bos_folder", "mistral"),
     ("bos_folder", "zephyr"),
     ("llama3_folder", "llama3"),
     ("llama3_folder", "zephyr"),
+    ("sentencepiece_folder", "hh"),
     ("sentencepiece_folder", "mistral"),
+    ("sentencepiece_folder", "neural_chat"),
     ("sentencepiece_folder", "zephyr"),
 ]
 

@@ -21,6 +21,7 @@ GOLDEN = {
         "<|im_start|>user\n2 + 2?<|im_end|>\n",
         "<|im_start|>assistant\n",
     ),
+    "hh": ("\n\nBe brief.\n\nHuman: Hi!\n\nAssistant: Hello.\n\nHuman: 2 + 2?", "\n\nAssistant:"),
     "llama3": (
         "<|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
         "<|start_header_id|>user<|end_header_id|>\n\nHi!<|eot_id|>"
@@ -29,6 +30,10 @@ GOLDEN = {
         "<|start_header_id|>assistant<|end_header_id|>\n\n",
     ),
     "mistral": ("[INST] Be brief.\n\nHi! [/INST] Hello.</s>[INST] 2 + 2? [/INST]", ""),
+    "neural_chat": (
+        "### System:\nBe brief.\n### User:\nHi!\n### Assistant:\nHello.</s>\n### User:\n2 + 2?\n",
+        "### Assistant:\n",
+    ),
     "zephyr": (
         "<|system|>\nBe brief.</s>\n<|user|>\nHi!</s>\n<|assistant|>\nHello.</s>\n<|user|>\n2 + 2?</s>\n",
         "<|assistant|>\n",
@@ -73,12 +78,12 @@ def test_the_golden_bytes_are_of_every_template_there_is() -> None:
         load_template("chatlm")
     assert str(caught.value) == (
         "unknown template 'chatlm'. Did you mean chatml?\n"
-        "  there is: chatml, llama3, mistral, model, zephyr, or a path to a .jinja file"
+        "  there is: chatml, hh, llama3, mistral, model, neural_chat, zephyr, or a path to a .jinja file"
     )
-    assert sorted(GOLDEN) == ["chatml", "llama3", "mistral", "zephyr"]
+    assert sorted(GOLDEN) == ["chatml", "hh", "llama3", "mistral", "neural_chat", "zephyr"]
 
 
-@pytest.mark.parametrize("name", ["chatml", "mistral", "zephyr"])
+@pytest.mark.parametrize("name", ["chatml", "hh", "mistral", "neural_chat", "zephyr"])
 def test_white_space_of_a_turn_is_kept(name: str) -> None:
     text = load_template(name, special_tokens=TOKENS).render(
         [user(" \n x \n"), assistant("\n y ")], add_generation_prompt=False
@@ -107,9 +112,19 @@ def test_declarations_are_read_from_comments() -> None:
     assert load_template("llama3").control_tokens == ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
     assert load_template("mistral").text_markers == ("[INST]", "[/INST]")
     assert load_template("zephyr").text_markers == ("<|system|>", "<|user|>", "<|assistant|>")
+    assert load_template("hh").text_markers == ("\n\nHuman:", "\n\nAssistant:")
+    assert load_template("neural_chat").text_markers == ("### System:\n", "### User:\n", "### Assistant:\n")
     assert Template(name="own", source="{# control_tokens: <a>\n <b> #}{#- text_markers: X -#}x").control_tokens == (
         "<a>",
         "<b>",
+    )
+
+
+def test_hh_ends_the_last_answer_alone_as_the_papers_code_does() -> None:
+    template = load_template("hh", special_tokens=TOKENS)
+    turns = [user("Hi!"), assistant("Hello."), user("2 + 2?"), assistant("4")]
+    assert template.render(turns, add_generation_prompt=False) == (
+        "\n\nHuman: Hi!\n\nAssistant: Hello.\n\nHuman: 2 + 2?\n\nAssistant: 4</s>"
     )
 
 
@@ -136,7 +151,7 @@ class TestLoading:
         with pytest.raises(TemplateError) as caught:
             load_template("model")
         assert "--template model: the tokenizer brings no chat template" in str(caught.value)
-        assert "chatml, llama3, mistral, zephyr, or pass a path" in str(caught.value)
+        assert "chatml, hh, llama3, mistral, neural_chat, zephyr, or pass a path" in str(caught.value)
 
     def test_a_missing_path_is_unknown(self, tmp_path: Path) -> None:
         with pytest.raises(TemplateError, match=r"unknown template '.*none\.jinja'"):

@@ -45,7 +45,7 @@ def test_an_unknown_adapter(fail):
 
 def test_an_unknown_template(fail):
     said = fail("--template", "chatlm")
-    assert "unknown template 'chatlm'" in said and "chatml, llama3, mistral, model, zephyr" in said
+    assert "unknown template 'chatlm'" in said and "chatml, hh, llama3, mistral, model, neural_chat, zephyr" in said
 
 
 def test_an_unknown_flag(fail):

@@ -1,0 +1,258 @@
+"""--dry_run: what a run, or every stage of a recipe, would do, without weights, devices or an output_dir."""
+
+__all__ = ["dry_run", "show_stages"]
+
+import math
+import os
+import shlex
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from dpo.data.config import DataConfig
+from dpo.data.sample import NUM_ROWS, Sample, read_sample
+from dpo.data.tokenization import Tokenizer, load_tokenizer
+from dpo.embedded import EMBEDDED
+from dpo.errors import ConfigError, ModelError, TokenizerError
+from dpo.folders import RESULTS
+from dpo.hub import is_hub_id, reach_hub
+from dpo.models import ADAPTER_CONFIG, locate
+from dpo.recipes import Recipe, Stage, command_argv, first_look, read_recipe
+from dpo.training.config import TrainingConfig
+from dpo.training.distributed import is_main_process
+from dpo.training.flags import parse_flags
+from dpo.training.planning import num_micro_batches_within, plan_micro_batches
+from dpo.training.size import ModelSize, holdings, measure
+from dpo.training.summary import describe
+
+OVER_ALL_ROWS = (
+    "drop_duplicates",
+    "drop_conflicts",
+    "drop_leaked_prompts",
+    "balance_length",
+    "max_pairs_per_prompt",
+    "weights",
+)
+"""Flags of the data that compare pairs with each other, which a sample cannot show."""
+
+
+def dry_run(argv: Sequence[str]) -> None:
+    """Say what main.py would do with a command line: of a recipe all stages, or the one that --stage names.
+
+    Raises:
+        DPOError: a mistake that the run would meet too, as far as it can be seen without weights.
+    """
+    if not is_main_process():  # a launcher's other ranks have nothing to add
+        return
+    options, others = first_look(argv)
+    recipe = None if options.config is None else read_recipe(options.config)
+    if recipe is None or recipe.is_one_run:
+        show_run(argv)
+    else:
+        show_stages(recipe, [recipe.stage(options.stage)] if options.stage else recipe.stages, others)
+
+
+def show_stages(recipe: Recipe, stages: Sequence[Stage], flags: Sequence[str]) -> None:
+    """Say what stages of a recipe would do, in order.
+
+    Args:
+        recipe: All stages. Those before one may make its model or its rows.
+        stages: Those to show.
+        flags: Of main.py, to go before the recipe's.
+
+    Raises:
+        DPOError: as dry_run.
+    """
+    for number, stage in enumerate(recipe.stages):
+        if stage not in stages:
+            continue
+        print(f"\n== {stage.name}: stage {number + 1} of {len(recipe.stages)} in {recipe.file}", flush=True)
+        if not stage.trains:
+            print(f"would run: {shlex.join(['python', '-m', 'dpo', *command_argv(recipe, stage)])}")
+            continue
+        argv = ["--config", str(recipe.file), *([] if recipe.is_one_run else ["--stage", stage.name]), *flags]
+        show_run(argv, before=recipe.stages[:number])
+
+
+def show_run(argv: Sequence[str], *, before: Sequence[Stage] = ()) -> None:
+    """Say what one run of main.py would do.
+
+    Args:
+        argv: Its command line.
+        before: The stages whose output it may start from.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning)  # as in a run
+    data, flags = parse_flags(list(argv))
+    output_dir = Path(str(flags["output_dir"]))
+    is_finished = (output_dir / RESULTS).exists() and not flags["overwrite_output_dir"]
+    config = Plan(**flags | ({"overwrite_output_dir": True} if is_finished else {}))
+    notes: list[str] = []
+    if config.num_devices is not None and not torch.accelerator.is_available():
+        notes.append("no accelerator here: precision and attention are a CPU's where no flag says otherwise")
+    tokenizer, size = find_model(config, before, notes)
+    come = [str(stage.output) for stage in before if stage.kind == "generate"]
+    sample = read_sample(data, tokenizer, not_there_yet=come)
+    sections = [
+        describe_model(config, size),
+        "\n".join(dict.fromkeys(notes + sample.notes)),
+        describe(config),
+        describe_rows(data, sample),
+        describe_steps(data, config, sample),
+        describe_memory(config, size),
+        f"output_dir: {output_dir}" + (" holds a finished run already, which is not replaced" if is_finished else ""),
+    ]
+    print("\n\n".join(section for section in sections if section), flush=True)
+
+
+class Plan(TrainingConfig):
+    """A run's flags, checked as a run checks them, for devices that need not be here: no process group is started."""
+
+    @cached_property
+    def _setup_devices(self) -> torch.device:
+        self.distributed_state = None
+        self._n_gpu = 0 if self.use_cpu else 1
+        return torch.device("cpu") if self.use_cpu else torch.accelerator.current_accelerator() or torch.device("cpu")
+
+    @property
+    def world_size(self) -> int:
+        return self.num_devices or int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def find_model(
+    config: TrainingConfig, before: Sequence[Stage], notes: list[str]
+) -> tuple[Tokenizer | None, ModelSize | None]:
+    """The model's tokenizer and size, or those of the model that earlier stages make it from; None each without a Hub.
+
+    Raises:
+        ModelError, TokenizerError: the model can be looked at, and cannot be used.
+    """
+    asked = str(config.model_name_or_path)
+    name = made_from(asked, before)
+    if name != asked:
+        notes.append(f"stand-in: {asked} is not there yet: configuration and tokenizer of {name}")
+    fetched = name != EMBEDDED and not Path(name).exists() and is_hub_id(name)
+    is_there = not fetched or reach_hub()
+    try:
+        located = locate(name, revision=config.model_revision)
+        tokenizer = load_tokenizer(
+            located.tokenizer, revision=config.model_revision, trust_remote_code=config.trust_remote_code
+        )
+        return tokenizer, measure(located, config)
+    except (ModelError, TokenizerError):
+        if is_there:
+            raise
+        notes.append(f"stand-in: {name} cannot be fetched: four characters count as a token, its size is not known")
+        return None, None
+
+
+def made_from(name: str, before: Sequence[Stage]) -> str:
+    """The model from which earlier stages make the one of that name, where that is not there yet."""
+    for stage in reversed(before):
+        folder = Path(name)
+        if any((folder / file).is_file() for file in ("config.json", ADAPTER_CONFIG)):
+            break
+        if (stage.trains or stage.kind == "merge") and folder == Path(str(stage.output)):
+            starts = (stage.flags.get(flag) for flag in ("model_name_or_path", "model", "adapter"))
+            name = next((str(start) for start in starts if start), name)
+    return name
+
+
+def describe_model(config: TrainingConfig, size: ModelSize | None) -> str:
+    if size is None:
+        return f"model: {config.model_name_or_path}"
+    adapter = f"; an adapter of {size.adapter:,} on it is trained" if size.adapter else ""
+    return f"model: {config.model_name_or_path}, {size.architecture} of {size.parameters:,} parameters{adapter}"
+
+
+def describe_rows(data: DataConfig, sample: Sample) -> str:
+    """The account of the sample, and how long its pairs are."""
+    lines = [sample.report.table()]
+    if data.prepared is None:
+        lines.insert(0, f"The first {NUM_ROWS} rows of each source:")
+    if left := [f"--{name}" for name in OVER_ALL_ROWS if getattr(data, name) != DataConfig.model_fields[name].default]:
+        lines.append(f"decided over all rows, and not here: {', '.join(left)}")
+    if not sample.lengths:
+        return "\n".join([*lines, "warning: none of these rows is kept"])
+    columns = {
+        "prompt": [prompt for prompt, _, _ in sample.lengths],
+        "chosen": [chosen for _, chosen, _ in sample.lengths],
+        "rejected": [rejected for _, _, rejected in sample.lengths],
+        "whole": [prompt + max(chosen, rejected) for prompt, chosen, rejected in sample.lengths],
+    }
+    lines += ["", f"{'tokens':<10}{'median':>8}{'95 %':>8}{'most':>8}"]
+    lines += [
+        f"{part:<10}" + "".join(f"{at_share(tokens, share):>8,}" for share in (0.5, 0.95, 1))
+        for part, tokens in columns.items()
+        if any(tokens)
+    ]
+    return "\n".join(lines)
+
+
+def at_share(numbers: Sequence[int], share: float) -> int:
+    """The number that this share of the numbers does not exceed. 0.5 of 1, 2, 3: 2."""
+    return sorted(numbers)[math.ceil(share * len(numbers)) - 1]
+
+
+def describe_steps(data: DataConfig, config: TrainingConfig, sample: Sample) -> str:
+    """What a step computes, how even its micro-batches are, and how many steps there are."""
+    if not sample.lengths:
+        return ""
+    unit = "answers" if data.stage == "sft" else "pairs"
+    global_batch_size, devices = int(config.global_batch_size or 1), config.world_size
+    chosen = [sample.lengths[number % len(sample.lengths)] for number in range(global_batch_size)]
+    shared = [sum(parts) for parts in chosen]
+    unshared = [sum(parts) + parts[0] * (parts[2] > 0) for parts in chosen]
+    shares = f" with prompts shared, {sum(unshared):,} unshared" if unshared != shared else ""
+    lines = [f"a step: about {sum(shared):,} tokens{shares}"]
+    if config.engine == "packed":
+        number = micro_batches_for(config, shared)
+        rows = plan_micro_batches(range(global_batch_size), shared, world_size=devices, num_micro_batches=number)
+        tokens = [[sum(shared[pair] for pair in batch.pairs) for batch in row] for row in rows]
+        longest = sum(map(max, tokens))
+        lines.append(
+            f"its micro-batches: {number} on each of {devices} device(s), the largest of {max(map(max, tokens)):,} "
+            f"tokens, {sum(shared) / (devices * longest):.0%} even"
+        )
+    if sample.num_pairs is None:
+        lines.append(
+            f"the run: {config.max_steps} steps"
+            if config.max_steps > 0
+            else f"the run: {config.num_train_epochs:g} epoch(s) of a number of rows that is not known here"
+        )
+        return "\n".join(lines)
+    epoch = max(1, math.ceil(sample.num_pairs / global_batch_size))
+    steps = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * epoch)
+    lines.append(f"an epoch: about {sample.num_pairs:,.0f} {unit}, {epoch:,} steps; the run: {steps:,} steps")
+    return "\n".join(lines)
+
+
+def micro_batches_for(config: TrainingConfig, tokens: Sequence[int]) -> int:
+    """Accumulation steps of a step of so long pairs."""
+    number, most = int(config.gradient_accumulation_steps or 1), config.max_tokens_per_micro_batch
+    if most is None:
+        return number
+    if max(tokens) > most:
+        raise ConfigError(
+            f"--max_tokens_per_micro_batch {most}: the sample has a pair of {max(tokens)} tokens by itself.\n"
+            "  Raise it to that, or lower --max_length."
+        )
+    return num_micro_batches_within(tokens, world_size=config.world_size, at_least=number, max_tokens=most)
+
+
+def describe_memory(config: TrainingConfig, size: ModelSize | None) -> str:
+    if size is None:
+        return ""
+    held = holdings(size, config, devices=config.world_size)
+    on_device = sum(holding.gib for holding in held if not holding.in_host_memory)
+    stage = config.deepspeed["zero_optimization"]["stage"] if isinstance(config.deepspeed, dict) else None
+    how = "without DeepSpeed" if stage is None else f"at ZeRO-{stage}"
+    return "\n".join(
+        [
+            f"memory of a device, {how}, on {config.world_size} device(s):",
+            *(f"  {holding}" for holding in held),
+            f"  {'in all':<10}{on_device:9.2f} GiB, with activations, buffers and fragments to come on top",
+        ]
+    )

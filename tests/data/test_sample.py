@@ -1,0 +1,114 @@
+"""The first rows of sources: what is read of them, what stands in for them, how many pairs they promise."""
+
+import csv
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from dpo.data.pipeline import prepare
+from dpo.data.sample import NUM_ROWS, read_sample
+from dpo.data.source import count_rows, parse_source
+from dpo.data.tokenization import Tokenizer
+from dpo.errors import SourceError
+from tests.builders import SAMPLES, data_config
+from tests.conftest import WriteRows
+
+ROW = {"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen."}
+BROKEN = ROW | {"chosen": ""}
+
+
+def test_no_more_than_the_first_rows_are_looked_at_and_the_rest_is_counted(
+    write_rows: WriteRows, chatml_tokenizer: Tokenizer
+) -> None:
+    file = write_rows([ROW, BROKEN, BROKEN, ROW] * 100)
+    sample = read_sample(data_config([f"triplets={file}"], validation_split=0.25), chatml_tokenizer)
+    account = sample.report.sources[f"triplets={file}"]
+    assert (account.rows, account.kept, dict(account.dropped)) == (NUM_ROWS, 100, {"empty_chosen": 100})
+    assert len(sample.lengths) == 100
+    assert sample.num_pairs == 400 * 0.5 * 0.75
+    assert sample.notes == []
+
+
+def test_lengths_are_those_that_training_sees(write_rows: WriteRows, chatml_tokenizer: Tokenizer) -> None:
+    config = data_config([f"triplets={write_rows([ROW])}"])
+    (lengths,) = read_sample(config, chatml_tokenizer).lengths
+    (pair,) = prepare(config, chatml_tokenizer, progress=False).train
+    assert lengths == (len(pair["prompt_ids"]), len(pair["chosen_ids"]), len(pair["rejected_ids"]))
+
+
+def test_held_out_sources_are_in_the_account_alone(write_rows: WriteRows, chatml_tokenizer: Tokenizer) -> None:
+    train, held_out = write_rows([ROW] * 3, "train.jsonl"), write_rows([ROW] * 2, "eval.jsonl")
+    config = data_config([f"triplets={train}"], eval_datasets=(f"triplets={held_out}",))
+    sample = read_sample(config, chatml_tokenizer)
+    assert [source.kept for source in sample.report.sources.values()] == [3, 2]
+    assert (len(sample.lengths), sample.num_pairs) == (3, 3)
+
+
+def test_a_bound_on_a_source_bounds_what_it_promises(write_rows: WriteRows, chatml_tokenizer: Tokenizer) -> None:
+    config = data_config([f"triplets={write_rows([ROW] * 300)}"], max_pairs_per_source=7)
+    assert read_sample(config, chatml_tokenizer).num_pairs == 7
+
+
+def test_rows_are_counted_in_every_format(write_rows: WriteRows, tmp_path: Path) -> None:
+    rows = [ROW] * 5
+    jsonl = write_rows(rows)
+    jsonl.write_text(jsonl.read_text() + "\n\n")
+    with (tmp_path / "rows.csv").open("w", newline="") as lines:
+        writer = csv.DictWriter(lines, list(ROW))
+        writer.writeheader()
+        writer.writerows([ROW | {"prompt": "two\nlines"}] * 6)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([ROW] * 7), tmp_path / "rows.parquet")
+    counts = [count_rows(parse_source(f"triplets={tmp_path / f'rows.{form}'}")) for form in ("jsonl", "csv", "parquet")]
+    assert counts == [5, 6, 7]
+    assert count_rows(parse_source(f"triplets={tmp_path}")) == 18
+
+
+def test_without_a_tokenizer_four_characters_are_a_token(write_rows: WriteRows) -> None:
+    """22 characters of the user's turn are 6, 10 that open the answer 3, beside 3 control tokens and a line break."""
+    (lengths,) = read_sample(data_config([f"triplets={write_rows([ROW])}"]), None).lengths
+    assert lengths == (13, 2, 3)
+
+
+@pytest.mark.parametrize("template", ["model", "llama3", "mistral", "zephyr", "hh", "neural_chat"])
+def test_every_template_can_be_looked_at_without_a_tokenizer(write_rows: WriteRows, template: str) -> None:
+    sample = read_sample(data_config([f"triplets={write_rows([ROW] * 2)}"], template=template), None)
+    assert sample.report.total().kept == 2
+
+
+def test_a_hub_data_set_that_cannot_be_fetched_is_stood_in_for_by_examples(chatml_tokenizer: Tokenizer) -> None:
+    sample = read_sample(data_config(["ultrafeedback:test_prefs"]), chatml_tokenizer)
+    assert sample.notes == [
+        "stand-in: HuggingFaceH4/ultrafeedback_binarized cannot be fetched: the example rows of ultrafeedback"
+    ]
+    assert (sample.report.total().rows, sample.report.total().kept) == (1, 1)
+    assert sample.num_pairs is None
+
+
+def test_rows_that_another_stage_makes_are_stood_in_for_until_they_are_there(
+    write_rows: WriteRows, chatml_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    coming = str(tmp_path / "made.jsonl")
+    config = data_config([f"triplets={coming}@0.5"])
+    sample = read_sample(config, chatml_tokenizer, not_there_yet=[coming])
+    assert sample.notes == [f"stand-in: {coming} is not there yet: the example rows of triplets"]
+    write_rows([ROW] * 100, "made.jsonl")
+    sample = read_sample(config, chatml_tokenizer, not_there_yet=[coming])
+    assert sample.notes == []
+    assert sample.report.total().kept == 50
+
+
+def test_a_file_that_nobody_makes_is_an_error(chatml_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="there is no file or folder"):
+        read_sample(data_config([f"triplets={tmp_path}/none.jsonl"]), chatml_tokenizer)
+
+
+def test_a_prepared_folder_is_known_in_whole(chatml_tokenizer: Tokenizer) -> None:
+    source = f"nectar={SAMPLES / 'nectar.jsonl'}"
+    prepared = prepare(data_config([source], validation_split=0.2), chatml_tokenizer, progress=False)
+    config = data_config([], prepared=str(prepared.folder))
+    for tokenizer in (chatml_tokenizer, None):
+        sample = read_sample(config, tokenizer)
+        assert sample.num_pairs == len(sample.lengths) == len(prepared.train)
+        assert sample.report.total().rows == 91

@@ -1,0 +1,40 @@
+"""A recipe under `python -m dpo recipe`, on a tiny model, to the end."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dpo.cli import main
+
+
+def test_stages_run_one_after_the_other_and_finished_ones_are_skipped(
+    tiny_model: Path, rows: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        f"""
+model_name_or_path: {tiny_model}
+datasets: ['triplets={rows}']
+max_steps: 2
+global_batch_size: 4
+logging_steps: 1
+save_strategy: "no"
+stages:
+  - dpo: {{learning_rate: 1.0e-3, output_dir: {tmp_path}/one}}
+  - dpo: {{name: again, model_name_or_path: {tmp_path}/one, beta: 0.25, output_dir: {tmp_path}/two}}
+"""
+    )
+    assert main(["recipe", str(file)]) == 0
+    said = capfd.readouterr().out
+    assert said.index("[1/2] dpo: ") < said.index(f"model:   {tmp_path}/one") < said.index("[2/2] again: ")
+    resolved = (tmp_path / "two" / "resolved_config.yaml").read_text()
+    assert f"model_name_or_path: {tmp_path}/one" in resolved and "beta: 0.25" in resolved
+    assert json.loads((tmp_path / "two" / "train_results.json").read_text())["pairs"] == 8
+
+    assert main(["recipe", str(file)]) == 0
+    said = capfd.readouterr().out
+    for name, folder in (("dpo", "one"), ("again", "two")):
+        done = tmp_path / folder / "train_results.json"
+        assert f"{name} is skipped: {done} is there already (--overwrite runs it again)" in said
