@@ -8,6 +8,7 @@ __all__ = [
     "flag_to_argv",
     "flags_to_argv",
     "parse_bool",
+    "read_fields",
     "read_yaml",
 ]
 
@@ -16,12 +17,14 @@ import json
 import types
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from dpo.errors import ConfigError, unknown_name
+
+Fields = TypeVar("Fields", bound=BaseModel)
 
 TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
@@ -73,6 +76,20 @@ def add_fields(
         shown = "" if default in (None, ()) else f" Default: {default}."
         help_text = f"{field.description or ''}{shown}".replace("%", "%%")
         group.add_argument(f"--{name}", default=default, help=help_text, **argument_form(field.annotation))
+
+
+def read_fields(model: type[Fields], values: Mapping[str, Any]) -> Fields:
+    """A pydantic model from the values of its flags.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of its range; named by its flag.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        flag = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"--{flag}: {first['msg']}, found {first['input']!r}") from error
 
 
 def argument_form(annotation: Any) -> dict[str, Any]:

@@ -44,9 +44,11 @@ def as_command(*words: str) -> str:
         as_command("inspect", "--help"),
         as_command("evaluate", "--help"),
         as_command("recipe", "--help"),
+        as_command("generate", "--help"),
         "import dpo.inspection.page" + REPORT,
+        "import dpo.generation.run" + REPORT,
     ],
-    ids=["imports", "help", "adapters", "prepare", "inspect", "evaluate", "recipe", "page"],
+    ids=["imports", "help", "adapters", "prepare", "inspect", "evaluate", "recipe", "generate", "page", "generation"],
 )
 def test_the_data_half_and_its_commands_load_nothing_heavy(code: str) -> None:
     result = run_python(code)

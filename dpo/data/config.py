@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from dpo.adapters.base import AdapterOptions, Pairing, Turns
 from dpo.errors import ConfigError
+from dpo.flags import read_fields
 
 Stage = Literal["dpo", "sft"]
 COLUMNS = ("prompt", "chosen", "rejected", "system", "score_chosen", "score_rejected")
@@ -137,12 +138,7 @@ class DataConfig(BaseModel):
         Raises:
             ConfigError: a value is of the wrong type or out of its range, or values contradict each other.
         """
-        try:
-            config = cls.model_validate(dict(values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            flag = ".".join(map(str, first["loc"]))
-            raise ConfigError(f"--{flag}: {first['msg']}, found {first['input']!r}") from error
+        config = read_fields(cls, values)
         config.check()
         return config
 

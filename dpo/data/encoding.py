@@ -172,7 +172,8 @@ class PairEncoder:
         return None if bos is None else self.tokenizer.token_id(bos)
 
     @cached_property
-    def _literals(self) -> re.Pattern[str]:
+    def literals(self) -> re.Pattern[str]:
+        """Finds what no text may hold: control tokens, and what separates turns as plain text."""
         markers = self.template.control_tokens + self.template.text_markers
         return any_of(self.tokenizer.control_literals | set(markers))
 
@@ -182,7 +183,7 @@ class PairEncoder:
 
     def _find_literal(self, preference: Preference) -> str | None:
         for text in (*(message.content for message in preference.prompt), *preference.answers):
-            if found := self._literals.search(text):
+            if found := self.literals.search(text):
                 return found.group()
         return None
 

@@ -6,7 +6,7 @@ must be equal but for case and spaces. Pairs that share a prompt and one answer,
 instruction rows, prompt and answer are compared.
 """
 
-__all__ = ["find_near_duplicates", "signature"]
+__all__ = ["are_texts_alike", "find_near_duplicates", "signature"]
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -77,6 +77,11 @@ def find_near_duplicates(signatures: Sequence[bytes], read: Callable[[int], Pref
 
 def are_alike(first: Parts, second: Parts) -> bool:
     return all(similarity(a, b) >= SIMILARITY for a, b in zip(first, second, strict=True))
+
+
+def are_texts_alike(first: str, second: str) -> bool:
+    """Whether two texts are the same or nearly so."""
+    return similarity(shingles(first), shingles(second)) >= SIMILARITY
 
 
 def similarity(first: set[str], second: set[str]) -> float:

@@ -4,7 +4,7 @@ rows -> Converter, on all cores -> train.arrow, eval.arrow -> select, over all p
          every way out is a Drop, counted by its reason
 """
 
-__all__ = ["MADE_BY_PREPARE", "PreparedData", "open_prepared", "prepare"]
+__all__ = ["MADE_BY_PREPARE", "PreparedData", "check_columns_are_read", "code_fingerprint", "open_prepared", "prepare"]
 
 import hashlib
 import json
@@ -131,9 +131,7 @@ def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) 
     adapter_files = tuple(map(Path, config.adapter))
     sources = [parse_source(spec, adapter_files) for spec in config.datasets]
     eval_sources = [parse_source(spec, adapter_files) for spec in config.eval_datasets]
-    given = config.adapter_options().columns
-    if given and not any(source.adapter.columns_are_named for source in sources + eval_sources):
-        raise ConfigError(f"--column_{next(iter(given))} is read by columns=SOURCE alone, and no source is one.")
+    check_columns_are_read(config, sources + eval_sources)
     workers = Workers(config, tokenizer)
     encoder = workers.converter.encoder
     identity = {
@@ -162,6 +160,17 @@ def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) 
 
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
     return PreparedData.load(publish(cache_root() / "prepared" / key, build))
+
+
+def check_columns_are_read(config: DataConfig, sources: Iterable[Source]) -> None:
+    """Refuse --column_NAME where no source reads it.
+
+    Raises:
+        ConfigError: naming the flag.
+    """
+    given = config.adapter_options().columns
+    if given and not any(source.adapter.columns_are_named for source in sources):
+        raise ConfigError(f"--column_{next(iter(given))} is read by columns=SOURCE alone, and no source is one.")
 
 
 def code_fingerprint(sources: Iterable[Source]) -> str:

@@ -4,7 +4,14 @@ import random
 
 import pytest
 
-from dpo.data.near_duplicates import SIMILARITY, find_near_duplicates, parts_of, signature, similarity
+from dpo.data.near_duplicates import (
+    SIMILARITY,
+    are_texts_alike,
+    find_near_duplicates,
+    parts_of,
+    signature,
+    similarity,
+)
 from dpo.records import Preference
 from tests.builders import instruction, pair
 
@@ -86,3 +93,18 @@ def test_what_minhash_finds_is_what_comparing_all_with_all_finds():
             kept.append(i)
     assert 40 < len(expected) < 160
     assert found(pairs) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "alike"),
+    [
+        ("Neon.", "neon .", True),
+        ("Neon.", "Argon.", False),
+        ("", "", True),
+        # 26 runs of five words each: 25 of 27 in common, then 21 of 31.
+        (" ".join(WORDS[:30]), " ".join([*WORDS[:29], "other"]), True),
+        (" ".join(WORDS[:30]), " ".join([*WORDS[:15], "other", *WORDS[16:30]]), False),
+    ],
+)
+def test_two_texts_are_compared_as_parts_of_pairs_are(first: str, second: str, alike: bool):
+    assert are_texts_alike(first, second) is alike

@@ -1,0 +1,62 @@
+"""python -m dpo generate: prompts in; pairs out whose rejected answer, or whose both answers, a model wrote."""
+
+__all__ = ["add_to"]
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from dpo.commands.common import data_config
+from dpo.data.config import DataConfig
+from dpo.errors import ConfigError
+from dpo.flags import add_fields
+from dpo.folders import check_folder
+from dpo.generation.config import DATA_FLAGS, GenerationConfig
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser(
+        "generate", allow_abbrev=False, help="have a model write the answers that pairs lack, for triplets=FILE"
+    )
+    parser.add_argument("--model", required=True, help="Folder or Hub id, of a LoRA adapter too, or 'embedded'.")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="File to make, .jsonl. One that was stopped goes on."
+    )
+    parser.add_argument("--overwrite", action="store_true", help="Begin the file anew.")
+    parser.add_argument(
+        "--template",
+        default="model",
+        help="What renders the prompts: 'model' for the model's own, a name in templates/, or a path to a .jinja file. "
+        "Default: model.",
+    )
+    add_fields(parser, DataConfig, "data", leave_out=DataConfig.model_fields.keys() - set(DATA_FLAGS) | {"template"})
+    add_fields(parser, GenerationConfig, "generation", leave_out=("model",))
+    parser.set_defaults(command=run, parser=parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    values = vars(options)
+    config = GenerationConfig.from_flags({name: values[name] for name in GenerationConfig.model_fields})
+    data = data_config(options)
+    check_output(options.output)
+    from dpo.generation.run import generate  # here, so that --help need not wait for pyarrow and tokenizers
+
+    done = generate(config, data, options.output, overwrite=options.overwrite, progress=sys.stderr.isatty())
+    print(f"{done.report.table()}\n\n{options.output}: {done.report.pairs['written']:,} pairs")
+    if done.seconds:
+        speed = done.num_tokens / done.seconds
+        print(f"generated {done.num_tokens:,} tokens in {done.seconds:,.0f} s, {speed:,.0f} tokens/s")
+    else:
+        print("nothing was left to generate")
+
+
+def check_output(file: Path) -> None:
+    """Refuse a file that triplets=FILE would not read, or that cannot be made.
+
+    Raises:
+        ConfigError: saying what is expected.
+    """
+    if file.suffix != ".jsonl" or file.is_dir():
+        raise ConfigError(f"--output {file}: expected a file whose name ends in .jsonl")
+    check_folder("output", file.parent)

@@ -1,0 +1,144 @@
+"""A batch of prompts to pairs: the model answers, what cannot be taken is refused, the reward model scores."""
+
+__all__ = ["PairMaker"]
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from dpo.data.encoding import PairEncoder
+from dpo.generation.backend import Answer, Backend, open_backend
+from dpo.generation.candidates import Candidate, check_answer, choose_best_worst, choose_rejected
+from dpo.generation.chat import ChatEncoder
+from dpo.generation.config import GenerationConfig
+from dpo.generation.output import BatchRecord
+from dpo.generation.prompts import Prompt
+from dpo.models import LocatedModel
+from dpo.records import Drop, Message, Preference
+
+if TYPE_CHECKING:
+    from dpo.generation.reward import RewardModel
+
+DETAIL_CHARACTERS = 200
+"""Of what was found, that a record keeps."""
+
+
+@dataclass(kw_only=True)
+class PairMaker:
+    """Makes pairs. The models are loaded when the first batch needs them."""
+
+    config: GenerationConfig
+    located: LocatedModel
+    encoder: PairEncoder
+    end_ids: Sequence[int]
+    """Tokens that end an answer, the template's first."""
+    seed: int
+    reward_chat: ChatEncoder | None = None
+    num_tokens: int = field(default=0, init=False)
+    """Tokens generated so far."""
+    seconds: float = field(default=0.0, init=False)
+    """Time that took, loading and scoring left out."""
+
+    @cached_property
+    def backend(self) -> Backend:
+        return open_backend(self.located, self.config, end_ids=self.end_ids)
+
+    @cached_property
+    def reward_model(self) -> "RewardModel | None":
+        if self.config.reward_model is None or self.reward_chat is None:
+            return None
+        from dpo.generation.reward import RewardModel  # here, since it loads torch
+
+        return RewardModel(
+            self.config.reward_model,
+            self.reward_chat,
+            batch_size=self.config.batch_size,
+            dtype=self.config.dtype,
+            trust_remote_code=self.config.trust_remote_code,
+        )
+
+    def make(self, batch: Sequence[Prompt]) -> tuple[list[Preference], BatchRecord]:
+        """The pairs of a batch, and what became of each prompt."""
+        answers = self.answer(batch)
+        checked = [self.check(candidates) for candidates in answers]
+        scored = self.score(batch, [texts for texts, _ in checked])
+        pairs = []
+        dropped = {}
+        for place, (prompt, candidates, (_, refused)) in enumerate(zip(batch, scored, checked, strict=True)):
+            try:
+                pairs.append(self.pair(prompt, candidates, refused))
+            except Drop as drop:
+                dropped[place] = (drop.reason, drop.detail[:DETAIL_CHARACTERS])
+        return pairs, BatchRecord(
+            rows=[prompt.preference.row for prompt in batch],
+            dropped=dropped,
+            num_tokens=sum(answer.num_tokens for candidates in answers for answer in candidates),
+        )
+
+    def answer(self, batch: Sequence[Prompt]) -> list[list[Answer]]:
+        """The model's candidates for each prompt."""
+        backend, draws = self.backend, range(self.config.num_candidates)
+        start = time.monotonic()
+        answers = backend.answer(
+            [prompt.ids for prompt in batch for _ in draws],
+            [prompt.seed_of(draw, self.seed) for prompt in batch for draw in draws],
+        )
+        self.seconds += time.monotonic() - start
+        self.num_tokens += sum(answer.num_tokens for answer in answers)
+        return [answers[place * len(draws) : (place + 1) * len(draws)] for place in range(len(batch))]
+
+    def check(self, answers: Sequence[Answer]) -> tuple[list[str], list[Drop]]:
+        """The texts of those answers that may be taken, and why the others may not."""
+        texts, refused = [], []
+        for answer in answers:
+            # Control tokens stay in the text, to be found there beside those that the model spelled out.
+            text = self.encoder.tokenizer.backend.decode(answer.ids, skip_special_tokens=False).strip()
+            drop = check_answer(
+                text,
+                ended=answer.ended,
+                literals=self.encoder.literals,
+                keep_unfinished=self.config.keep_unfinished,
+            )
+            if drop is None:
+                texts.append(text)
+            else:
+                refused.append(drop)
+        return texts, refused
+
+    def score(self, batch: Sequence[Prompt], texts: Sequence[list[str]]) -> list[list[Candidate]]:
+        """The candidates of each prompt with their scores, the source's own answer first where it takes part."""
+        if self.reward_model is None:
+            return [[Candidate(text=text) for text in found] for found in texts]
+        if self.config.include_given:
+            texts = [[prompt.preference.chosen, *found] for prompt, found in zip(batch, texts, strict=True)]
+        conversations = [
+            [*prompt.preference.prompt, Message(role="assistant", content=text)]
+            for prompt, found in zip(batch, texts, strict=True)
+            for text in found
+        ]
+        scores = iter(self.reward_model.score(conversations))
+        return [[Candidate(text=text, score=next(scores)) for text in found] for found in texts]
+
+    def pair(self, prompt: Prompt, candidates: Sequence[Candidate], refused: Sequence[Drop]) -> Preference:
+        """A prompt's pair.
+
+        Raises:
+            Drop: its answers give none.
+        """
+        if self.config.pair == "best_worst":
+            best, worst = choose_best_worst(candidates, refused)
+            return with_answers(prompt, best.text, worst.text, best.score, worst.score)
+        chosen = prompt.preference.chosen
+        pick, seed = self.config.pick or "random", prompt.seed_of("pick", self.seed)
+        rejected = choose_rejected(chosen, candidates, refused, pick=pick, seed=seed)
+        return with_answers(prompt, chosen, rejected.text)
+
+
+def with_answers(
+    prompt: Prompt, chosen: str, rejected: str, score_chosen: float | None = None, score_rejected: float | None = None
+) -> Preference:
+    """A prompt's pair. Scores that the source gave its own answers do not go with others."""
+    scores = {"score_chosen": score_chosen, "score_rejected": score_rejected}
+    return prompt.preference.model_copy(update={"chosen": chosen, "rejected": rejected} | scores)

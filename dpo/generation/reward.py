@@ -1,0 +1,94 @@
+"""A sequence classifier that says how good an answer is."""
+
+__all__ = ["RewardModel"]
+
+import math
+from collections.abc import Sequence
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForSequenceClassification
+
+from dpo.errors import ModelError
+from dpo.generation.chat import ChatEncoder
+from dpo.generation.transformers_backend import dtype_of
+from dpo.records import Message
+
+
+class RewardModel:
+    """Scores conversations that end in an answer, rendered with the model's own template.
+
+    Args:
+        name: Folder or Hub id.
+        chat: Its template and tokenizer.
+        batch_size: Conversations at once.
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        trust_remote_code: For models with code of their own.
+
+    Raises:
+        ModelError: it cannot be loaded, or is none that gives one trained score.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        chat: ChatEncoder,
+        *,
+        batch_size: int,
+        dtype: str,
+        trust_remote_code: bool,
+    ) -> None:
+        self.name = name
+        self.chat = chat
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                name,
+                dtype=dtype_of(dtype, self.device),
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+            )
+        except (ImportError, OSError, RuntimeError, SafetensorError, ValueError) as error:
+            raise ModelError(f"--reward_model {name}: cannot be loaded as a sequence classifier: {error}") from error
+        if missing := sorted(loading["missing_keys"]):
+            raise ModelError(
+                f"--reward_model {name}: the weights lack {', '.join(missing[:3])}, so its scores would be random.\n"
+                "  Expected a trained sequence classifier, not a language model."
+            )
+        if model.config.num_labels != 1:
+            raise ModelError(f"--reward_model {name}: it has {model.config.num_labels} labels, expected one score.")
+        self.model = model.to(self.device).eval()
+        # The model finds a text's end by its padding token. Without one it can only be given one text at a time.
+        self.pad_id: int | None = model.config.pad_token_id
+        self.batch_size = 1 if self.pad_id is None else batch_size
+
+    @torch.no_grad()
+    def score(self, conversations: Sequence[Sequence[Message]]) -> list[float]:
+        """One score for each conversation, in order; higher is better.
+
+        Raises:
+            ModelError: a score is no number.
+        """
+        ids = self.chat.encode(conversations)
+        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+        scores = [0.0] * len(ids)
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            for i, score in zip(batch, self.score_ids([ids[i] for i in batch]), strict=True):
+                if not math.isfinite(score):
+                    raise ModelError(
+                        f"--reward_model {self.name}: it scores an answer {score}.\n  Try --dtype float32."
+                    )
+                scores[i] = score
+        return scores
+
+    def score_ids(self, ids: Sequence[Sequence[int]]) -> list[float]:
+        longest = max(map(len, ids))
+        padded = torch.full((len(ids), longest), self.pad_id or 0)
+        mask = torch.zeros_like(padded)
+        for row, text in enumerate(ids):
+            padded[row, : len(text)] = torch.tensor(text)
+            mask[row, : len(text)] = 1
+        output = self.model(input_ids=padded.to(self.device), attention_mask=mask.to(self.device))
+        scores: list[float] = output.logits[:, 0].float().tolist()
+        return scores

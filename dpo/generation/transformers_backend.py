@@ -1,0 +1,102 @@
+"""A model run by transformers: left-padded batches, each sequence with random numbers of its own."""
+
+__all__ = ["SeededSampling", "TransformersBackend", "dtype_of"]
+
+import random
+from collections.abc import Sequence
+
+import torch
+import transformers
+from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+
+from dpo.errors import ModelError
+from dpo.generation.backend import Answer, cut_at
+from dpo.generation.config import GenerationConfig
+from dpo.models import LocatedModel
+from dpo.training.loading import load_causal_lm
+
+
+class TransformersBackend:
+    """A Backend. It holds the model on the GPU where there is one."""
+
+    def __init__(self, located: LocatedModel, config: GenerationConfig, *, end_ids: Sequence[int]) -> None:
+        self.config = config
+        self.end_ids = list(end_ids)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = load_causal_lm(
+            located,
+            dtype=dtype_of(config.dtype, self.device),
+            revision=config.model_revision,
+            trust_remote_code=config.trust_remote_code,
+        )
+        self.model = model.to(self.device).eval()
+        # In place of the model's own, whose penalties and bounds would act beside the user's flags.
+        self.model.generation_config = transformers.GenerationConfig(
+            max_new_tokens=config.max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.end_ids,
+            pad_token_id=self.end_ids[0],
+        )
+
+    @torch.no_grad()
+    def answer(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Answer]:
+        """One answer to each prompt, in order."""
+        longest = max(map(len, prompts))
+        ids = torch.full((len(prompts), longest), self.end_ids[0])
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+            mask[row, longest - len(prompt) :] = 1
+        processors = LogitsProcessorList()
+        if self.config.temperature > 0:
+            processors.append(SeededSampling(seeds, temperature=self.config.temperature, top_p=self.config.top_p))
+        try:
+            output = self.model.generate(
+                input_ids=ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                generation_config=self.model.generation_config,
+                logits_processor=processors,
+            )
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"the GPU's memory is too small for {len(prompts)} sequences of up to "
+                f"{longest} + {self.config.max_new_tokens} tokens.\n"
+                "  Lower --batch_size, and pass --overwrite: answers are drawn anew with other batches."
+            ) from error
+        return [cut_at(row, self.end_ids) for row in output[:, longest:].tolist()]
+
+
+class SeededSampling(LogitsProcessor):
+    """Draws the next token of each sequence with random numbers of its own, and leaves no other to take.
+
+    Greedy generation then takes what was drawn. transformers' own sampling has one stream for a whole batch, in which
+    a sequence's numbers depend on its neighbours.
+
+    Args:
+        seeds: One for each sequence of the batch, (N,).
+        temperature: Divides the scores, > 0.
+        top_p: Share of the probability to draw from, (0, 1].
+    """
+
+    def __init__(self, seeds: Sequence[int], *, temperature: float, top_p: float) -> None:
+        self.streams = [random.Random(seed) for seed in seeds]
+        self.warpers = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
+        if top_p < 1:
+            self.warpers.append(TopPLogitsWarper(top_p))
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores of the next token, (N, vocabulary), with all but the drawn one at minus infinity."""
+        cumulated = self.warpers(input_ids, scores).softmax(-1, dtype=torch.float64).cumsum(-1)
+        drawn = torch.tensor([[stream.random()] for stream in self.streams], dtype=torch.float64, device=scores.device)
+        # The first token whose cumulated probability is above the number: one of probability 0 never is.
+        token = torch.searchsorted(cumulated, drawn * cumulated[:, -1:], right=True)
+        token = token.clamp(max=scores.shape[-1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
+
+
+def dtype_of(name: str, device: str) -> torch.dtype:
+    """What --dtype means on a device."""
+    if name == "auto":
+        return torch.bfloat16 if device == "cuda" else torch.float32
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype

@@ -1,0 +1,116 @@
+"""Answers by transformers: each as if its prompt were alone."""
+
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM
+
+from dpo.data.tokenization import load_tokenizer
+from dpo.generation.backend import Answer, cut_at
+from dpo.generation.config import GenerationConfig
+from dpo.generation.transformers_backend import SeededSampling, TransformersBackend, dtype_of
+from dpo.models import locate
+
+PROMPTS = ["Name a noble gas.", "Who?", "What is the capital of Peru? Answer in one short sentence."]
+
+
+def open_model(folder: Path, **flags: Any) -> TransformersBackend:
+    config = GenerationConfig.from_flags({"model": str(folder), "max_new_tokens": 24} | flags)
+    end_id = load_tokenizer(str(folder)).token_id("<|im_end|>")
+    assert end_id is not None
+    return TransformersBackend(locate(str(folder)), config, end_ids=[end_id])
+
+
+@pytest.fixture
+def prompts(model: Path) -> list[list[int]]:
+    return load_tokenizer(str(model)).encode(PROMPTS)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_an_answer_depends_on_no_other_prompt_of_its_batch(
+    model: Path, prompts: list[list[int]], temperature: float
+) -> None:
+    backend = open_model(model, temperature=temperature)
+    together = backend.answer(prompts, [5, 6, 7])
+    alone = [backend.answer([prompt], [seed])[0] for prompt, seed in zip(prompts, (5, 6, 7), strict=True)]
+    assert together == alone
+    assert len({tuple(answer.ids) for answer in together}) == 3
+
+
+def test_the_likeliest_tokens_are_those_of_the_model(model: Path, prompts: list[list[int]]) -> None:
+    backend = open_model(model, temperature=0)
+    (answer,) = backend.answer(prompts[:1], [0])
+    ids = list(prompts[0])
+    plain = AutoModelForCausalLM.from_pretrained(model)
+    with torch.no_grad():
+        for _ in range(answer.num_tokens):
+            ids.append(int(plain(torch.tensor([ids])).logits[0, -1].argmax()))
+    assert cut_at(ids[len(prompts[0]) :], backend.end_ids) == answer
+
+
+def test_a_seed_gives_an_answer_again_and_another_seed_another(model: Path, prompts: list[list[int]]) -> None:
+    backend = open_model(model, temperature=1)
+    first, again, other = (backend.answer(prompts[:1], [seed])[0].ids for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_the_end_token_ends_an_answer_and_is_no_part_of_it(silent_model: Path, endless_model: Path) -> None:
+    assert open_model(silent_model).answer([[3, 4]], [0]) == [Answer(ids=[], ended=True)]
+    (endless,) = open_model(endless_model).answer([[3, 4]], [0])
+    assert not endless.ended
+    assert endless.num_tokens == len(endless.ids) == 24
+
+
+def test_the_models_own_generation_settings_do_not_act(model: Path, tmp_path: Path, prompts: list[list[int]]) -> None:
+    backend = open_model(model, temperature=0)
+    answer = backend.answer(prompts[:1], [0])
+    copy = tmp_path / "penalized"
+    AutoModelForCausalLM.from_pretrained(model).save_pretrained(copy)
+    for file in model.glob("tokenizer*"):
+        (copy / file.name).write_bytes(file.read_bytes())
+    transformers.GenerationConfig(repetition_penalty=50.0, max_new_tokens=2, min_new_tokens=2).save_pretrained(copy)
+    assert open_model(copy, temperature=0).answer(prompts[:1], [0]) == answer
+
+
+def draw(probabilities: list[float], seed: int, **options: float) -> int:
+    scores = torch.tensor([probabilities]).log()
+    kept = SeededSampling([seed], **({"temperature": 1.0, "top_p": 1.0} | options))(torch.zeros(1, 1), scores)
+    (token,) = kept[0].isfinite().nonzero()[:, 0].tolist()
+    return int(token)
+
+
+def test_a_token_is_drawn_by_its_probability() -> None:
+    for seed in range(100):
+        number = random.Random(seed).random()
+        assert draw([0.5, 0.3, 0.0, 0.2], seed) == (0 if number < 0.5 else 1 if number < 0.8 else 3)
+
+
+def test_top_p_leaves_the_likeliest_tokens_alone() -> None:
+    for seed in range(100):
+        number = random.Random(seed).random()
+        assert draw([0.2, 0.5, 0.3], seed, top_p=0.7) == (1 if number < 0.5 / 0.8 else 2)
+
+
+def test_temperature_sharpens_the_probabilities() -> None:
+    share = 0.6**2 / (0.6**2 + 0.4**2)
+    for seed in range(100):
+        number = random.Random(seed).random()
+        assert draw([0.6, 0.4], seed, temperature=0.5) == (0 if number < share else 1)
+    assert math.isclose(share, 0.6923, abs_tol=1e-4)
+
+
+def test_dtypes() -> None:
+    assert dtype_of("auto", "cpu") == torch.float32
+    assert dtype_of("auto", "cuda") == torch.bfloat16
+    assert dtype_of("float16", "cpu") == torch.float16
+
+
+def test_an_answer_is_cut_at_its_first_end() -> None:
+    assert cut_at([5, 6, 2, 0, 2], [2, 3]) == Answer(ids=[5, 6], ended=True)
+    assert cut_at([3], [2, 3]) == Answer(ids=[], ended=True)
+    assert cut_at([5, 6], [2, 3]) == Answer(ids=[5, 6], ended=False)
