@@ -79,7 +79,7 @@ class PromptReader:
     def preferences(self, source: Source, account: SourceReport) -> Iterator[tuple[int, Preference]]:
         """What an adapter makes of each row, numbered within it, as far as its texts can be used."""
         options = self.data.adapter_options()
-        for number, row in islice(open_source(source, options.columns), self.config.limit):
+        for number, row in islice(open_source(source, options.columns, pairs=False), self.config.limit):
             account.raw_rows += 1
             if not source.is_sampled(number, self.data.seed):
                 account.enter()

@@ -163,7 +163,7 @@ def write_pairs(
 
 def count_rows(sources: Sequence[Source], reader: PromptReader) -> int:
     columns = reader.data.adapter_options().columns
-    return sum(1 for source in sources for _ in islice(open_source(source, columns), reader.config.limit))
+    return sum(1 for source in sources for _ in islice(open_source(source, columns, pairs=False), reader.config.limit))
 
 
 def count(batch: Sequence[Prompt], record: BatchRecord, report: DataReport) -> None:
