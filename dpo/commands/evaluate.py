@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dpo.evaluation.run import Evaluation, Outcome
 
 LEFT_OUT = (
-    *("stage", "datasets", "eval_datasets", "validation_split", "weights", "drop_leaked_prompts"),
+    *("stage", "turns", "datasets", "eval_datasets", "validation_split", "weights", "drop_leaked_prompts"),
     "add_control_tokens",
 )
 """Flags of the data that are for training."""

@@ -38,3 +38,44 @@ stages:
     for name, folder in (("dpo", "one"), ("again", "two")):
         done = tmp_path / folder / "train_results.json"
         assert f"{name} is skipped: {done} is there already (--overwrite runs it again)" in said
+
+
+def test_sft_merge_dpo_and_evaluation_in_one_go(
+    tiny_model: Path, rows: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        f"""
+model_name_or_path: {tiny_model}
+datasets: ['triplets={rows}']
+lora_rank: 4
+learning_rate: 1.0e-2
+warmup_steps: 0
+max_steps: 6
+global_batch_size: 8
+validation_split: 0.25
+eval_strategy: epoch
+save_strategy: "no"
+stages:
+  - sft: {{output_dir: {tmp_path}/sft}}
+  - merge: {{adapter: {tmp_path}/sft, output: {tmp_path}/sft_whole}}
+  - dpo: {{model_name_or_path: {tmp_path}/sft_whole, beta: 0.5, output_dir: {tmp_path}/dpo}}
+  - evaluate:
+      models: ['{tmp_path}/sft_whole', '{tmp_path}/dpo']
+      pairs: ['triplets={rows}']
+      reference: {tmp_path}/sft_whole
+      output: {tmp_path}/evaluation.json
+"""
+    )
+    assert main(["recipe", str(file)]) == 0, capfd.readouterr().err[-3000:]
+    before, after = (
+        json.loads((tmp_path / "sft" / "eval_results.json").read_text())[when]["eval_loss"]
+        for when in ("before", "after")
+    )
+    assert after < before - 0.1, "SFT learns"
+    assert (tmp_path / "dpo" / "adapter_model.safetensors").exists()
+    found = json.loads((tmp_path / "evaluation.json").read_text())["models"]
+    accuracy = {Path(model).name: results["measures"]["pairs, reward accuracy"] for model, results in found.items()}
+    assert accuracy["sft_whole"]["value"] == 0, "the reference itself: every reward is 0"
+    assert accuracy["dpo"]["value"] > 0.9 and accuracy["dpo"]["num_items"] == 24
