@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from dpo.commands import adapters, inspect, prepare
+from dpo.commands import adapters, inspect, merge, prepare
 from dpo.errors import DPOError
 from dpo.flags import FlagParser, check_flags
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Preference data at hand. Training starts with main.py: deepspeed main.py --config runs/demo.yaml",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (adapters, prepare, inspect):
+    for command in (adapters, prepare, inspect, merge):
         command.add_to(commands)
     try:
         options, unknown = parser.parse_known_args(argv)

@@ -42,9 +42,10 @@ def as_command(*words: str) -> str:
         as_command("adapters"),
         as_command("prepare", "--help"),
         as_command("inspect", "--help"),
+        as_command("merge", "--help"),
         "import dpo.inspection.page" + REPORT,
     ],
-    ids=["imports", "help", "adapters", "prepare", "inspect", "page"],
+    ids=["imports", "help", "adapters", "prepare", "inspect", "merge", "page"],
 )
 def test_the_data_half_and_its_commands_load_nothing_heavy(code: str) -> None:
     result = run_python(code)
