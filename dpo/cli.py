@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from dpo.commands import adapters, evaluate, generate, inspect, prepare, recipe
+from dpo.commands import adapters, evaluate, generate, inspect, merge, prepare, recipe
 from dpo.errors import DPOError
 from dpo.flags import FlagParser, check_flags
 
@@ -20,10 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = FlagParser(
         prog="python -m dpo",
-        description="Preference data at hand. Training starts with main.py: deepspeed main.py --config runs/demo.yaml",
+        description="What stands before training and behind it. Training starts with main.py: deepspeed main.py ...",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (adapters, prepare, inspect, generate, evaluate, recipe):
+    for command in (adapters, prepare, inspect, generate, merge, evaluate, recipe):
         command.add_to(commands)
     try:
         options, unknown = parser.parse_known_args(argv)

@@ -42,8 +42,8 @@ def find_file(model: str, name: str, revision: str | None = None, *, optional: b
 
 
 def is_hub_id(model: str) -> bool:
-    """Whether a name that is no folder's can be one of the Hub's."""
-    return not Path(model).is_absolute() and not model.startswith((".", "~")) and model.count("/") <= 1
+    """Whether a name can be one of the Hub's: it is no path, and nothing of that name is here."""
+    return model.count("/") <= 1 and not model.startswith((".", "/", "~")) and not Path(model).exists()
 
 
 def unreachable(model: str, error: Exception) -> TokenizerError:

@@ -23,7 +23,6 @@ __all__ = [
 
 import argparse
 import importlib
-import importlib.util
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,8 +205,6 @@ def command_argv(recipe: Recipe, stage: Stage) -> list[str]:
     Raises:
         ConfigError: a flag is unknown, missing, or its value is wrong.
     """
-    if importlib.util.find_spec(f"dpo.commands.{stage.kind}") is None:
-        return [stage.kind, *(word for name, value in stage.flags.items() for word in flag_to_argv(name, value))]
     parser = command_parser(stage.kind)
     flags_to_argv(stage.flags, [name for name in flag_names(parser) if name != "help"], where=recipe.where(stage))
     argv = []

@@ -45,10 +45,14 @@ def as_command(*words: str) -> str:
         as_command("evaluate", "--help"),
         as_command("recipe", "--help"),
         as_command("generate", "--help"),
+        as_command("merge", "--help"),
         "import dpo.inspection.page" + REPORT,
         "import dpo.generation.run" + REPORT,
     ],
-    ids=["imports", "help", "adapters", "prepare", "inspect", "evaluate", "recipe", "generate", "page", "generation"],
+    ids=[
+        *("imports", "help", "adapters", "prepare", "inspect", "evaluate", "recipe", "generate", "merge"),
+        *("page", "generation"),
+    ],
 )
 def test_the_data_half_and_its_commands_load_nothing_heavy(code: str) -> None:
     result = run_python(code)

@@ -133,7 +133,7 @@ def find_model(
     name = made_from(asked, before)
     if name != asked:
         notes.append(f"stand-in: {asked} is not there yet: configuration and tokenizer of {name}")
-    fetched = name != EMBEDDED and not Path(name).exists() and is_hub_id(name)
+    fetched = name != EMBEDDED and is_hub_id(name)
     is_there = not fetched or reach_hub()
     try:
         located = locate(name, revision=config.model_revision)

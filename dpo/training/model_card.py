@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from dpo.data.pipeline import PreparedData
+from dpo.hub import is_hub_id
 from dpo.training.config import TrainingConfig
 from dpo.training.summary import describe_loss, evaluations, measures_table
 
@@ -62,14 +63,13 @@ def model_card(
     """
     tags = ["sft"] if config.stage == "sft" else ["dpo", "preference-tuning"]
     front_matter: dict[str, Any] = {"library_name": "peft" if config.trains_adapter else "transformers", "tags": tags}
-    is_hub_id = base.count("/") == 1 and not base.startswith((".", "/", "~")) and not Path(base).exists()
-    if is_hub_id:
+    if is_hub_id(base):
         front_matter["base_model"] = base
     output_dir = Path(str(config.output_dir))
     return CARD.format(
         front_matter=yaml.safe_dump(front_matter),
         name=output_dir.resolve().name,
-        base=f"[{base}](https://huggingface.co/{base})" if is_hub_id else f"`{base}`",
+        base=f"[{base}](https://huggingface.co/{base})" if is_hub_id(base) else f"`{base}`",
         method=method(config),
         rows="answers" if config.stage == "sft" else "pairs",
         loss=describe_loss(config),

@@ -1,0 +1,66 @@
+"""python -m dpo merge: a LoRA adapter and its base in, one whole model out."""
+
+__all__ = ["add_to"]
+
+import argparse
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from dpo.embedded import EMBEDDED, HUB_ID
+from dpo.merging.folder import check_output
+from dpo.merging.names import locate_base
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser(
+        "merge", allow_abbrev=False, help="merge a LoRA adapter into its base, a shard at a time, and check the logits"
+    )
+    parser.add_argument("--adapter", required=True, help="Folder or Hub id of the adapter, as PEFT saves it.")
+    parser.add_argument("--model", help="Folder or Hub id of the base. Default: the one that the adapter names.")
+    parser.add_argument("--output", type=Path, required=True, help="Folder to make.")
+    parser.add_argument(
+        "--other_base", action="store_true", help="Let --model have another name than the adapter has for its base."
+    )
+    parser.add_argument("--overwrite", action="store_true", help="Replace the folder, if it holds an earlier merge.")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        help="What to store the weights in. Default: each as the base has it. The merge itself is in float32.",
+    )
+    parser.add_argument(
+        "--max_shard_size", default="5GB", help="Largest file, and so what is held in memory. Default: 5GB."
+    )
+    parser.add_argument(
+        "--check_prompts",
+        type=int,
+        default=4,
+        help="Prompts to compare logits on, which loads each model whole, in float32. 0 leaves it out. Default: 4.",
+    )
+    parser.add_argument("--model_revision", help="Branch, tag or commit of a Hub base.")
+    parser.add_argument("--trust_remote_code", action="store_true", help="For models with code of their own.")
+    parser.set_defaults(command=run, parser=parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    located = locate_base(
+        options.adapter, options.model, other_base=options.other_base, revision=options.model_revision
+    )
+    inputs = [model for model in (located.base, located.adapter) if model is not None]
+    check_output(options.output, overwrite=options.overwrite, inputs=inputs)
+
+    # Here, so that mistakes in names need not wait for torch.
+    from transformers.utils import logging
+
+    from dpo.merging.run import MergeOptions, merge
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    values = vars(options) | {"base": HUB_ID if options.model == EMBEDDED else options.model or located.base}
+    merged = merge(
+        located,
+        MergeOptions(**{field.name: values[field.name] for field in fields(MergeOptions)}),
+        progress=sys.stderr.isatty(),
+    )
+    print(f"{merged.describe()}\n\n{options.output}")

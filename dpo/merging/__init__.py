@@ -1,0 +1,1 @@
+"""A LoRA adapter and its base in, one whole model out."""

@@ -1,0 +1,59 @@
+"""The merged model's folder: what may be there before, and what lies beside the weights. No torch."""
+
+__all__ = ["REPORT", "check_output", "write_config"]
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dpo.errors import ConfigError
+from dpo.folders import check_folder
+from dpo.hub import find_file
+from dpo.models import LocatedModel
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+REPORT = "merge_report.json"
+"""The account of a merge. A folder without it is none of ours, and never overwritten."""
+GENERATION = "generation_config.json"
+
+
+def check_output(folder: Path, *, overwrite: bool, inputs: Iterable[str]) -> None:
+    """Refuse a folder that cannot be made, or whose content would be lost.
+
+    Args:
+        folder: Where the merged model belongs.
+        overwrite: Whether an earlier merge may be replaced.
+        inputs: Folders or Hub ids that the merge reads.
+
+    Raises:
+        ConfigError: saying what is there.
+    """
+    check_folder("output", folder)
+    for name in inputs:
+        source = Path(name).resolve()
+        if source.is_dir() and folder.resolve() in (source, *source.parents):
+            raise ConfigError(f"--output {folder} holds {name}, which the merge reads.\n  Choose another folder.")
+    if folder.is_symlink():
+        raise ConfigError(f"--output {folder} is a link, which would be replaced.\n  Name the folder itself.")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise ConfigError(f"--output {folder} holds something.\n  Choose another folder, or pass --overwrite.")
+    if not (folder / REPORT).is_file():
+        raise ConfigError(f"--overwrite: {folder} holds no merge, and is left as it is.\n  Choose another folder.")
+
+
+def write_config(folder: Path, config: "PretrainedConfig", located: LocatedModel, revision: str | None) -> None:
+    """Configuration of the model and of generation, the adapter's own where it has one; code that the base brings."""
+    config.save_pretrained(folder)
+    generation = find_file(located.adapter, GENERATION, optional=True) if located.adapter else None
+    if file := generation or find_file(located.base, GENERATION, revision, optional=True):
+        shutil.copyfile(file, folder / GENERATION)
+    if Path(located.base).is_dir():
+        for code in Path(located.base).glob("*.py"):
+            shutil.copyfile(code, folder / code.name)
+    for weights in folder.glob("*.safetensors"):  # which safetensors makes the owner's alone
+        weights.chmod((folder / "config.json").stat().st_mode)

@@ -1,0 +1,185 @@
+"""The merge itself: write, check, and only then put the folder in its place."""
+
+__all__ = ["MergeOptions", "merge"]
+
+import copy
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
+
+from dpo.cache import publish
+from dpo.errors import ConfigError, ModelError
+from dpo.merging.account import Merge
+from dpo.merging.adapted import AdaptedModel
+from dpo.merging.check import PROMPTS, Comparison, allowed_difference, compare
+from dpo.merging.folder import write_config
+from dpo.merging.shards import Written, check_shard_size, find_shards, merge_shards, why_whole
+from dpo.merging.whole import merge_whole
+from dpo.models import LocatedModel
+from dpo.training.loading import load_chat_tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions:
+    """What the user asks for, beside the models."""
+
+    base: str
+    """Name for the account: what the user or the adapter calls it."""
+    adapter: str
+    output: Path
+    dtype: str | None = None
+    """float32, float16 or bfloat16; None keeps what each weight is stored in."""
+    max_shard_size: str = "5GB"
+    check_prompts: int = 4
+    model_revision: str | None = None
+    trust_remote_code: bool = False
+
+
+def merge(located: LocatedModel, options: MergeOptions, *, progress: bool = False) -> Merge:
+    """Merge an adapter into its base. The output folder is there when all is well, and only then.
+
+    Args:
+        located: Base, adapter and tokenizer.
+        options: The user's.
+        progress: Whether to show a bar.
+
+    Raises:
+        DPOError: they do not fit, cannot be read or written, or the merged model says something else.
+    """
+    if not 0 <= options.check_prompts <= len(PROMPTS):
+        raise ConfigError(f"--check_prompts {options.check_prompts}: expected 0 to {len(PROMPTS)}")
+    check_shard_size(options.max_shard_size)
+    done: list[Merge] = []
+    try:
+        publish(options.output, lambda folder: done.append(build(located, options, folder, progress)), replace=True)
+    except OSError as error:
+        raise ConfigError(f"--output {options.output}: cannot be written: {error}") from error
+    return done[0]
+
+
+def build(located: LocatedModel, options: MergeOptions, folder: Path, progress: bool) -> Merge:
+    start = time.monotonic()
+    config = load_config(located.base, options)
+    tokenizer = load_chat_tokenizer(
+        located,
+        revision=options.model_revision if located.tokenizer == located.base else None,
+        trust_remote_code=options.trust_remote_code,
+    )
+    adapted = AdaptedModel.of(located, copy.deepcopy(config), trust_remote_code=options.trust_remote_code)
+    written, reason = write_weights(adapted, located, options, folder, config, progress)
+    if options.dtype is not None:
+        config.dtype = getattr(torch, options.dtype)
+    if adapted.parted():
+        config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
+    write_config(folder, config, located, options.model_revision)
+    tokenizer.save_pretrained(folder)
+    num_layers, num_replaced = adapted.num_lora_layers, adapted.num_replaced
+    merging_s, peak = time.monotonic() - start, peak_memory_gib()
+    comparison = check(located, options, folder, tokenizer, written) if options.check_prompts else None
+    merged = Merge(
+        base=options.base,
+        adapter=options.adapter,
+        num_layers=num_layers,
+        num_replaced=num_replaced,
+        whole_base_because=reason,
+        dtype=written.dtype,
+        num_shards=written.num_shards,
+        size_gib=sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 2**30,
+        comparison=comparison,
+        merging_s=merging_s,
+        peak_memory_gib=peak,
+        peak_memory_with_check_gib=peak_memory_gib(),
+    )
+    merged.save(folder)
+    merged.save_card(folder, options.output)
+    return merged
+
+
+def load_config(base: str, options: MergeOptions) -> PretrainedConfig:
+    """The base's configuration.
+
+    Raises:
+        ModelError: it cannot be read, or says that the weights are quantized.
+    """
+    try:
+        config = AutoConfig.from_pretrained(
+            base, revision=options.model_revision, trust_remote_code=options.trust_remote_code
+        )
+    except (ImportError, OSError, ValueError) as error:
+        raise ModelError(f"model {base}: transformers cannot read its config.json: {error}") from error
+    if getattr(config, "quantization_config", None) is not None:
+        raise ModelError(
+            f"model {base}: its weights are quantized, and cannot take what is merged into them.\n"
+            "  Pass the model that it was quantized from: --model NAME --other_base."
+        )
+    return config
+
+
+def write_weights(
+    adapted: AdaptedModel,
+    located: LocatedModel,
+    options: MergeOptions,
+    folder: Path,
+    config: PretrainedConfig,
+    progress: bool,
+) -> tuple[Written, str | None]:
+    """Merge shard by shard, or with the whole base where that cannot be.
+
+    Returns:
+        What was written, and why the base was loaded whole, if it was.
+    """
+    dtype = getattr(torch, options.dtype) if options.dtype else None
+    size = options.max_shard_size
+    files = find_shards(located.base, options.model_revision)
+    reason = why_whole(adapted, files)
+    if files is not None and reason is None:
+        return merge_shards(adapted, files, folder, dtype=dtype, max_shard_size=size, progress=progress), None
+    written = merge_whole(
+        adapted,
+        located,
+        folder,
+        dtype=dtype or config.dtype or torch.float32,
+        max_shard_size=size,
+        revision=options.model_revision,
+        trust_remote_code=options.trust_remote_code,
+    )
+    return written, reason
+
+
+def check(
+    located: LocatedModel,
+    options: MergeOptions,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    written: Written,
+) -> Comparison:
+    """Compare the merged model with base and adapter.
+
+    Raises:
+        ModelError: they differ by more than rounding explains.
+    """
+    comparison = compare(
+        located,
+        folder,
+        tokenizer,
+        num_prompts=options.check_prompts,
+        allowed=allowed_difference(written),
+        revision=options.model_revision,
+        trust_remote_code=options.trust_remote_code,
+    )
+    if not comparison.agrees():
+        raise ModelError(
+            f"the merged model is another one: its logits differ from those of base and adapter by "
+            f"{comparison.difference:.1e} of the largest, and rounding to {written.dtype} explains "
+            f"{comparison.allowed:.1e}. Nothing was left in {options.output}.\n"
+            f"  {'Use base and adapter as they are.' if written.dtype == 'float32' else 'Try --dtype float32.'}"
+        )
+    return comparison
+
+
+def peak_memory_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,46 @@
+"""Merging with the whole base in memory, where its weights cannot be merged one by one."""
+
+__all__ = ["merge_whole"]
+
+from pathlib import Path
+
+import torch
+
+from dpo.errors import ModelError
+from dpo.merging.adapted import AdaptedModel
+from dpo.merging.shards import Written
+from dpo.models import LocatedModel
+from dpo.training.loading import load_causal_lm
+
+
+def merge_whole(
+    adapted: AdaptedModel,
+    located: LocatedModel,
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    max_shard_size: str,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Written:
+    """Load the base in float32, let PEFT merge the adapter into it, and save it.
+
+    Raises:
+        ModelError: the model cannot be loaded, or the adapter changes one of two weights that are one and the same.
+    """
+    if tied := [name for name in adapted.parted() if name.rpartition(".")[0] in adapted.layers]:
+        raise ModelError(
+            f"{located.base}: {tied[0]} is tied to another weight, and its adapter is its own.\n"
+            "  Where the base has no safetensors, save it as such first; else use base and adapter as they are."
+        )
+    model = load_causal_lm(located, dtype=torch.float32, revision=revision, trust_remote_code=trust_remote_code)
+    try:
+        merged = model.merge_and_unload(safe_merge=True).to(dtype)
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        raise ModelError(f"--adapter {located.adapter} cannot be merged into {located.base}: {error}") from error
+    merged.save_pretrained(folder, max_shard_size=max_shard_size)
+    return Written(
+        num_shards=len([*folder.glob("*.safetensors")]),
+        dtypes=(dtype,),
+        num_rounded=len([*merged.parameters()]),
+    )
