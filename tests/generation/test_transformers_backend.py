@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, set_seed
 
 from dpo.data.tokenization import load_tokenizer
 from dpo.generation.backend import Answer, cut_at
@@ -71,10 +72,31 @@ def test_the_models_own_generation_settings_do_not_act(model: Path, tmp_path: Pa
     answer = backend.answer(prompts[:1], [0])
     copy = tmp_path / "penalized"
     AutoModelForCausalLM.from_pretrained(model).save_pretrained(copy)
-    for file in model.glob("tokenizer*"):
-        (copy / file.name).write_bytes(file.read_bytes())
+    copy_tokenizer(model, copy)
     transformers.GenerationConfig(repetition_penalty=50.0, max_new_tokens=2, min_new_tokens=2).save_pretrained(copy)
     assert open_model(copy, temperature=0).answer(prompts[:1], [0]) == answer
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    for file in source.glob("tokenizer*"):
+        (folder / file.name).write_bytes(file.read_bytes())
+
+
+def test_an_adapter_answers_as_the_weights_it_is_merged_into(
+    model: Path, tmp_path: Path, prompts: list[list[int]]
+) -> None:
+    set_seed(0)
+    config = LoraConfig(target_modules=["lm_head"], r=2, init_lora_weights=False)
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), config)
+    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.merge_and_unload().save_pretrained(tmp_path / "merged")
+    copy_tokenizer(model, tmp_path / "adapter")
+    copy_tokenizer(model, tmp_path / "merged")
+    plain, adapter, merged = (
+        open_model(folder, temperature=0).answer(prompts, [0] * 3)
+        for folder in (model, tmp_path / "adapter", tmp_path / "merged")
+    )
+    assert adapter == merged != plain
 
 
 def draw(probabilities: list[float], seed: int, **options: float) -> int:
