@@ -2,15 +2,17 @@
 
 __all__ = ["load_causal_lm", "load_chat_tokenizer"]
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from dpo.errors import ModelError, TokenizerError
 from dpo.models import LocatedModel
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 def load_causal_lm(
@@ -21,7 +23,7 @@ def load_causal_lm(
     trust_remote_code: bool = False,
     is_trainable: bool = False,
     **options: Any,
-) -> PreTrainedModel | PeftModel:
+) -> "PreTrainedModel | PeftModel":
     """A causal language model, with its adapter where it has one.
 
     Args:
@@ -43,6 +45,8 @@ def load_causal_lm(
         raise ModelError(f"model {located.base}: cannot be loaded: {error}") from error
     if located.adapter is None:
         return model
+    from peft import PeftModel  # seconds, for adapters alone
+
     try:
         return PeftModel.from_pretrained(model, located.adapter, is_trainable=is_trainable)
     except (ImportError, OSError, RuntimeError, SafetensorError, ValueError) as error:
