@@ -41,7 +41,8 @@ def load_causal_lm(
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             located.base, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, **options
         )
-    except (ImportError, OSError, SafetensorError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, SafetensorError, ValueError) as error:
+        # A RuntimeError is also what bitsandbytes says of a device that it does not know.
         raise ModelError(f"model {located.base}: cannot be loaded: {error}") from error
     if located.adapter is None:
         return model

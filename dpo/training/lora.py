@@ -16,7 +16,6 @@ __all__ = [
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-import torch
 from peft import LoraConfig, PeftModel
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
@@ -65,11 +64,6 @@ def check_lora(config: "TrainingConfig") -> None:
 def check_quantization(config: "TrainingConfig") -> None:
     if find_spec("bitsandbytes") is None:
         raise ConfigError("--load_in_4bit needs bitsandbytes, which is not installed.\n  pip install bitsandbytes")
-    if config.use_cpu or not torch.accelerator.is_available():
-        raise ConfigError(
-            "--load_in_4bit needs a GPU, and there is none.\n"
-            "  Leave it out: --lora_rank alone trains an adapter on the model as it is."
-        )
     zero = config.deepspeed.get("zero_optimization", {}) if isinstance(config.deepspeed, dict) else {}
     if zero.get("stage") == 3:
         raise ConfigError(
@@ -87,7 +81,6 @@ def quantization(config: "TrainingConfig") -> BitsAndBytesConfig | None:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=config.dtype,
-        bnb_4bit_quant_storage=config.dtype,
     )
 
 

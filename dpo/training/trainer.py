@@ -43,6 +43,8 @@ class RunTrainer(Trainer):
         self.card = card
         if lora_dropout:
             set_lora_dropout(self.model, lora_dropout)
+        if getattr(self.model, "is_loaded_in_4bit", False) and not self.is_deepspeed_enabled:
+            keep_adapter_in_float32(self.model)
         self.order = EpochOrder.of(self.args, len(self.train_dataset))
         self.add_callback(FollowEpochs(self.order))
         self.rate_of_step: float | None = None
@@ -136,6 +138,13 @@ class EpochOrder(Sampler[int]):
         if not self.shuffle:
             return iter(range(self.num_pairs))
         return iter(epoch_order(self.num_pairs, seed=self.seed, epoch=self.epoch))
+
+
+def keep_adapter_in_float32(model: nn.Module) -> None:
+    """Undo TRL's cast of a quantized model's adapter to bfloat16, in which the optimizer's small steps are lost."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def set_lora_dropout(model: nn.Module, probability: float) -> None:

@@ -12,9 +12,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from dpo.errors import ConfigError
 from dpo.training.config import TrainingConfig
 from dpo.training.lora import describe_adapter, lora_config
+from dpo.training.model import load_model
 from dpo.training.packed_trainer import PackedTrainer, Reference
 from dpo.training.reference import ReferenceCache
 from dpo.training.trainer import PreferenceTrainer
+from tests.builders import located
 
 from .test_packed_trainer import numbered
 
@@ -90,7 +92,10 @@ def test_targets_that_are_no_layer_list_the_candidates(tiny_model, tmp_path):
         ({"lora_rank": 4, "lora_alpha": 0.0}, "above 0"),
         ({"lora_rank": 4, "lora_all_linear": True, "lora_target_modules": ["q_proj"]}, "pass one of the two"),
         ({"lora_rank": 4, "lora_all_linear": False}, "leaves no layer"),
-        ({"lora_rank": 4, "load_in_4bit": True, "use_cpu": True}, "--load_in_4bit needs"),
+        (
+            {"lora_rank": 4, "load_in_4bit": True, "deepspeed": '{"zero_optimization": {"stage": 3}}'},
+            "--load_in_4bit with ZeRO-3",
+        ),
         ({"device_map": "balanced", "deepspeed": "{}"}, "--device_map balanced spreads one process's model"),
     ],
 )
@@ -216,3 +221,18 @@ def test_an_adapters_dropout_is_not_taken_for_the_models(bench):
     dropouts = {name: m.p for name, m in trainer.model.named_modules() if isinstance(m, torch.nn.Dropout)}
     assert dropouts and all(p == 0.5 for name, p in dropouts.items() if "lora_dropout" in name)
     assert bench.losses(trainer)[0] == pytest.approx(0.6931, abs=1e-4), "a new adapter is 0, dropped out or not"
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_an_adapter_trains_on_a_model_of_4_bits(cached, bench, tmp_path):
+    config = config_for(bench.tiny_model, tmp_path / "out", lora_rank=4, load_in_4bit=True)
+    tokenizer = AutoTokenizer.from_pretrained(bench.tiny_model)
+    model = load_model(located(bench.tiny_model), config, tokenizer, ())
+    assert model.is_loaded_in_4bit
+    reference = Reference(load=None, cache=bench.cache()) if cached else None
+    flags = {} if cached else {"reference_cache": "none"}
+    trainer = bench.trainer(model=model, reference=reference, load_in_4bit=True, **flags)
+    adapter = [p for p in trainer.model.parameters() if p.requires_grad]
+    assert adapter and all(p.dtype == torch.float32 for p in adapter)
+    losses = bench.losses(trainer)
+    assert losses[0] == pytest.approx(0.6931, abs=1e-4) and losses[-1] < 0.69
