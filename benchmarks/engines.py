@@ -102,14 +102,15 @@ def build(options: argparse.Namespace, output_dir: str) -> tuple[Any, list[dict[
     from dpo.data.config import DataConfig
     from dpo.data.pipeline import prepare
     from dpo.data.tokenization import load_tokenizer
-    from dpo.embedded import find_model
+    from dpo.models import locate
     from dpo.training.config import TrainingConfig
     from dpo.training.model import load_tokenizer_for
     from dpo.training.packed_trainer import PackedTrainer, Reference
     from dpo.training.reference import ReferenceCache, weights_fingerprint
     from dpo.training.trainer import PreferenceTrainer
 
-    model = find_model(options.model)
+    located = locate(options.model)
+    model = located.base
     data = DataConfig(datasets=tuple(options.datasets), max_length=options.max_length)
     prepared = prepare(data, load_tokenizer(model), progress=False)
     pairs = prepared.train.select(range(options.pairs))
@@ -136,7 +137,7 @@ def build(options: argparse.Namespace, output_dir: str) -> tuple[Any, list[dict[
         config = TrainingConfig(**ours, max_tokens_per_micro_batch=options.max_tokens_per_micro_batch)
     else:
         config = DPOConfig(**common)
-    tokenizer = load_tokenizer_for(model, TrainingConfig(**ours), prepared)
+    tokenizer = load_tokenizer_for(located, TrainingConfig(**ours), prepared)
     arguments: dict[str, Any] = {
         "model": load(),
         "args": config,
@@ -146,7 +147,7 @@ def build(options: argparse.Namespace, output_dir: str) -> tuple[Any, list[dict[
     if options.engine == "packed":
         return PackedTrainer(ref_model=load(), backend="pairwise", **arguments), list(pairs)
     if options.engine == "packed+cache":
-        cache = ReferenceCache(Path(options.cache), weights_fingerprint(model, None) | {"dtype": options.dtype})
+        cache = ReferenceCache(Path(options.cache), weights_fingerprint(model) | {"dtype": options.dtype})
         reference = Reference(load=load, cache=cache)
         return PackedTrainer(reference=reference, backend="pairwise", **arguments), list(pairs)
     if options.engine == "padded":
