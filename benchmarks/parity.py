@@ -67,7 +67,7 @@ def compare(config: DataConfig, model: str, *, with_system: bool) -> Counter[str
 def compare_pair(preference: Preference, encoder: PairEncoder, theirs: Any) -> Counter[str]:
     """What differs for one pair, each counted once."""
     prompt = [message.model_dump() for message in preference.prompt]
-    wholes = [[*prompt, {"role": "assistant", "content": text}] for text in (preference.chosen, preference.rejected)]
+    wholes = [[*prompt, {"role": "assistant", "content": text}] for text in preference.answers]
     their_texts = (
         theirs.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True),
         *(theirs.apply_chat_template(whole, tokenize=False) for whole in wholes),
@@ -80,7 +80,7 @@ def compare_pair(preference: Preference, encoder: PairEncoder, theirs: Any) -> C
     same_ids = their_prompt == pair.prompt_ids and all(
         theirs.apply_chat_template(whole, return_dict=False)[: len(pair.prompt_ids) + len(completion)]
         == pair.prompt_ids + completion
-        for whole, completion in zip(wholes, (pair.chosen_ids, pair.rejected_ids), strict=True)
+        for whole, completion in zip(wholes, filter(len, (pair.chosen_ids, pair.rejected_ids)), strict=True)
     )
     is_prefix = all(
         encoder.tokenizer.encode([text])[0][: len(pair.prompt_ids)] == pair.prompt_ids

@@ -72,7 +72,7 @@ def test_text_and_ids_are_those_of_apply_chat_template(name, model_folder):
         if name == "chatml" and prompt[0]["role"] != "system":
             continue
         num_compared += 1
-        text, whole, _ = encoder.render(preference)
+        text, whole, *_ = encoder.render(preference)
         assert text == theirs.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
         assert pair.prompt_ids == theirs.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
         answered = [*prompt, {"role": "assistant", "content": preference.chosen}]
