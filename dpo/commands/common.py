@@ -7,8 +7,8 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from dpo.data.config import DataConfig
-from dpo.embedded import find_model
 from dpo.flags import add_fields
+from dpo.models import locate
 
 if TYPE_CHECKING:
     from dpo.data.tokenization import Tokenizer
@@ -35,12 +35,13 @@ def tokenizer_of(options: argparse.Namespace) -> "Tokenizer":
     """The tokenizer of the model that the flags name.
 
     Raises:
+        ModelError: an adapter does not say on which model it stands.
         TokenizerError: there is none.
     """
     from dpo.data.tokenization import load_tokenizer  # here, so that --help need not wait for tokenizers
 
     return load_tokenizer(
-        find_model(options.model_name_or_path),
+        locate(options.model_name_or_path, revision=options.model_revision).tokenizer,
         revision=options.model_revision,
         trust_remote_code=options.trust_remote_code,
     )

@@ -1,0 +1,40 @@
+"""What a model's name means."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dpo.errors import ModelError, TokenizerError
+from dpo.models import ADAPTER_CONFIG, LocatedModel, locate
+
+
+def adapter(folder: Path, **config: object) -> Path:
+    folder.mkdir()
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config))
+    return folder
+
+
+def test_a_folder_is_its_own_base_and_tokenizer(chatml_folder: Path) -> None:
+    assert locate(str(chatml_folder)) == LocatedModel(base=str(chatml_folder), tokenizer=str(chatml_folder))
+
+
+def test_an_adapter_stands_on_its_base_and_brings_its_tokenizer_or_takes_that_of_the_base(
+    chatml_folder: Path, tmp_path: Path
+) -> None:
+    folder = adapter(tmp_path / "adapter", base_model_name_or_path=str(chatml_folder))
+    expected = {"base": str(chatml_folder), "adapter": str(folder)}
+    assert locate(str(folder)) == LocatedModel(**expected, tokenizer=str(chatml_folder))
+    (folder / "tokenizer_config.json").write_text("{}")
+    assert locate(str(folder)) == LocatedModel(**expected, tokenizer=str(folder))
+
+
+@pytest.mark.parametrize("config", [{}, {"base_model_name_or_path": None}, {"base_model_name_or_path": ""}])
+def test_an_adapter_that_names_no_base_is_refused(config: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="base_model_name_or_path"):
+        locate(str(adapter(tmp_path / "adapter", **config)))
+
+
+def test_a_path_that_is_not_there_is_not_asked_of_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match="there is no such folder"):
+        locate(str(tmp_path / "none"))
