@@ -15,7 +15,7 @@ RUNS = sorted((ROOT / "runs").glob("*.yaml"))
 
 
 def test_the_recipes_that_there_should_be_are_there() -> None:
-    assert [file.stem for file in RUNS] == ["demo", "dpo_pythia_hh", "neural_chat_7b", "zephyr_7b"]
+    assert [file.stem for file in RUNS] == ["demo", "dpo_pythia_hh", "neural_chat_7b", "smollm2_stages", "zephyr_7b"]
 
 
 @pytest.mark.parametrize("file", RUNS, ids=lambda file: file.stem)
