@@ -40,7 +40,7 @@ class RewardModel:
     ) -> None:
         self.name = name
         self.chat = chat
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.accelerator.current_accelerator() or torch.device("cpu")
         try:
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 name,

@@ -22,7 +22,7 @@ class TransformersBackend:
     def __init__(self, located: LocatedModel, config: GenerationConfig, *, end_ids: Sequence[int]) -> None:
         self.config = config
         self.end_ids = list(end_ids)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.accelerator.current_accelerator() or torch.device("cpu")
         model = load_causal_lm(
             located,
             dtype=dtype_of(config.dtype, self.device),
@@ -94,9 +94,9 @@ class SeededSampling(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
 
 
-def dtype_of(name: str, device: str) -> torch.dtype:
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
     """What --dtype means on a device."""
     if name == "auto":
-        return torch.bfloat16 if device == "cuda" else torch.float32
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
     dtype: torch.dtype = getattr(torch, name)
     return dtype

@@ -127,9 +127,9 @@ def test_temperature_sharpens_the_probabilities() -> None:
 
 
 def test_dtypes() -> None:
-    assert dtype_of("auto", "cpu") == torch.float32
-    assert dtype_of("auto", "cuda") == torch.bfloat16
-    assert dtype_of("float16", "cpu") == torch.float16
+    assert dtype_of("auto", torch.device("cpu")) == torch.float32
+    assert dtype_of("auto", torch.device("cuda")) == torch.bfloat16
+    assert dtype_of("float16", torch.device("cpu")) == torch.float16
 
 
 def test_an_answer_is_cut_at_its_first_end() -> None:
