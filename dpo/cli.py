@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = FlagParser(
         prog="python -m dpo",
-        description="What stands before training and behind it. Training starts with main.py: deepspeed main.py ...",
+        description="What stands before and behind training: deepspeed main.py --config runs/demo.yaml",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (adapters, prepare, inspect, generate, merge, evaluate, recipe):
