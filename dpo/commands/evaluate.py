@@ -155,7 +155,7 @@ def build(options: argparse.Namespace) -> "Evaluation":
         limit=options.limit,
         uses_template=options.apply_chat_template,
         trust_remote_code=options.trust_remote_code,
-        progress=sys.stderr.isatty(),
+        progress=True,  # into a log file too: it may take hours
     )
 
 

@@ -3,7 +3,6 @@
 __all__ = ["add_to"]
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     check_output(options.output)
     from dpo.generation.run import generate  # here, so that --help need not wait for pyarrow and tokenizers
 
-    done = generate(config, data, options.output, overwrite=options.overwrite, progress=sys.stderr.isatty())
+    done = generate(config, data, options.output, overwrite=options.overwrite)
     print(f"{done.report.table()}\n\n{options.output}: {done.report.pairs['written']:,} pairs")
     if done.seconds:
         speed = done.num_tokens / done.seconds

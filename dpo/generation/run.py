@@ -44,9 +44,7 @@ class Generated:
     """Time that took, loading and scoring left out."""
 
 
-def generate(
-    config: GenerationConfig, data: DataConfig, file: Path, *, overwrite: bool = False, progress: bool = True
-) -> Generated:
+def generate(config: GenerationConfig, data: DataConfig, file: Path, *, overwrite: bool = False) -> Generated:
     """Write a pair for each row of the sources that gives one, or go on where an earlier run was stopped.
 
     Args:
@@ -54,7 +52,6 @@ def generate(
         data: What to read.
         file: Where the pairs belong; JSONL that the adapter triplets reads.
         overwrite: Whether to begin anew.
-        progress: Whether to show a bar.
 
     Raises:
         DPOError: a source, the template or a model cannot be used, the file is another's, or no pair was made.
@@ -87,7 +84,7 @@ def generate(
     )
     settings = settings_of(config, data, sources, encoder)
     with open_output(file, settings, overwrite=overwrite) as output:
-        report = write_pairs(reader, maker, output, sources, progress=progress)
+        report = write_pairs(reader, maker, output, sources)
     report.save(file.with_name(f"{file.name}.report"))
     if not report.pairs["written"]:
         raise DataError(f"no pair was made, of {report.total().rows:,} rows:\n{report.table()}")
@@ -126,14 +123,11 @@ def short(fingerprint: str) -> str:
     return fingerprint[-16:]
 
 
-def write_pairs(
-    reader: PromptReader, maker: PairMaker, output: Output, sources: Sequence[Source], *, progress: bool
-) -> DataReport:
+def write_pairs(reader: PromptReader, maker: PairMaker, output: Output, sources: Sequence[Source]) -> DataReport:
     """Answer the batches that are not finished yet, and count what became of all."""
     report = DataReport()
     num_batches = 0
-    num_rows = count_rows(sources, reader) if progress else None
-    with tqdm(total=num_rows, unit=" rows", disable=not progress) as bar:
+    with tqdm(total=count_rows(sources, reader), unit=" rows") as bar:
         for batch in plan_batches(reader.read(sources, report), reader.config.batch_size):
             if num_batches < len(output.finished):
                 record = output.finished[num_batches]
