@@ -15,7 +15,7 @@ from dpo.cache import publish
 from dpo.errors import ConfigError, ModelError
 from dpo.merging.account import Merge
 from dpo.merging.adapted import AdaptedModel
-from dpo.merging.check import PROMPTS, Comparison, allowed_difference, compare
+from dpo.merging.check import PROMPTS, Comparison, compare
 from dpo.merging.folder import write_config
 from dpo.merging.shards import Written, check_shard_size, find_shards, merge_shards, why_whole
 from dpo.merging.whole import merge_whole
@@ -167,16 +167,15 @@ def check(
         folder,
         tokenizer,
         num_prompts=options.check_prompts,
-        allowed=allowed_difference(written),
+        written=written,
         revision=options.model_revision,
         trust_remote_code=options.trust_remote_code,
     )
     if not comparison.agrees():
         raise ModelError(
-            f"the merged model is another one: its logits differ from those of base and adapter by "
-            f"{comparison.difference:.1e} of the largest, and rounding to {written.dtype} explains "
-            f"{comparison.allowed:.1e}. Nothing was left in {options.output}.\n"
-            f"  {'Use base and adapter as they are.' if written.dtype == 'float32' else 'Try --dtype float32.'}"
+            f"the merged model is another one: its logits differ from what base and adapter give in {written.dtype} "
+            f"by {comparison.difference:.1e} of the largest, and at most {comparison.allowed:.1e} is allowed. "
+            f"Nothing was left in {options.output}.\n  Use base and adapter as they are."
         )
     return comparison
 

@@ -28,13 +28,17 @@ class Written:
     num_shards: int
     dtypes: tuple[torch.dtype, ...]
     """Of what is stored in floating point, each once."""
-    num_rounded: int
-    """Tensors whose values were rounded to one of these dtypes."""
+    stored: Mapping[str, torch.dtype]
+    """Of the model's parameters, by name; without those that loading makes of other tensors than the files hold."""
 
     @property
     def dtype(self) -> str:
         """In words."""
         return " and ".join(str(dtype).removeprefix("torch.") for dtype in self.dtypes)
+
+    def dtype_of(self, parameter: str) -> torch.dtype:
+        """What a parameter is stored in; float32, which rounds nothing, where that is not known."""
+        return self.stored.get(parameter, self.dtypes[0] if len(self.dtypes) == 1 else torch.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,12 +140,11 @@ def merge_shards(
     if shards.is_sharded:
         index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
         (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    changed = adapted.changed()
     floats = [source for source in sources.values() if source.merged.is_floating_point()]
     return Written(
         num_shards=len(shards.filename_to_tensors),
         dtypes=tuple(dict.fromkeys(source.merged.dtype for source in floats)),
-        num_rounded=sum(source.parameter in changed or source.merged.dtype != source.stored for source in floats),
+        stored={source.parameter: source.merged.dtype for source in floats if source.parameter is not None},
     )
 
 

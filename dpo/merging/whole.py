@@ -42,5 +42,5 @@ def merge_whole(
     return Written(
         num_shards=len([*folder.glob("*.safetensors")]),
         dtypes=(dtype,),
-        num_rounded=len([*merged.parameters()]),
+        stored={name: dtype for name, parameter in merged.named_parameters() if parameter.is_floating_point()},
     )

@@ -1,34 +1,30 @@
 """How far a merged model's logits may be from those of base and adapter."""
 
 import pytest
-import torch
 
 from dpo.errors import ConfigError
-from dpo.merging.check import PROMPTS, Comparison, allowed_difference
-from dpo.merging.shards import Written
+from dpo.merging.check import PROMPTS, Comparison
 from tests.merging.conftest import llama
 
-
-def written(dtype: torch.dtype, num_rounded: int) -> Written:
-    return Written(num_shards=1, dtypes=(dtype,), num_rounded=num_rounded)
+OF = {"num_prompts": 1, "largest_logit": 1}
 
 
-def test_what_is_allowed_grows_with_the_rounding() -> None:
-    assert allowed_difference(written(torch.float32, 210)) == 1e-4
-    assert allowed_difference(written(torch.float16, 100)) == pytest.approx(4 * 2**-11 * 10)
-    assert allowed_difference(written(torch.bfloat16, 100)) == pytest.approx(4 * 2**-8 * 10)
-    assert allowed_difference(written(torch.bfloat16, 0)) == 1e-4
+@pytest.mark.parametrize(("rounding", "allowed"), [(0.0, 1e-4), (5e-4, 1e-4), (6e-3, 6e-4)])
+def test_a_tenth_of_the_rounding_may_be_left(rounding: float, allowed: float) -> None:
+    comparison = Comparison(**OF, difference=0, adapter_effect=0.1, rounding_effect=rounding)
+    assert comparison.allowed == pytest.approx(allowed)
 
 
 def test_an_adapter_that_rounding_swallows_is_worth_a_warning() -> None:
-    of = {"num_prompts": 1, "largest_logit": 1, "adapter_effect": 0.1, "allowed": 0.2}
-    assert "warning" in Comparison(**of, difference=0.06).describe("bfloat16")
-    assert "warning" not in Comparison(**of, difference=0.04).describe("bfloat16")
+    assert "warning" in Comparison(**OF, difference=0, adapter_effect=0.1, rounding_effect=0.06).describe("bfloat16")
+    assert "warning" not in Comparison(**OF, difference=0, adapter_effect=0.1, rounding_effect=0.04).describe(
+        "bfloat16"
+    )
 
 
-@pytest.mark.parametrize(("difference", "agrees"), [(0.0, True), (0.1, True), (0.11, False), (float("nan"), False)])
+@pytest.mark.parametrize(("difference", "agrees"), [(0.0, True), (1e-4, True), (1.1e-4, False), (float("nan"), False)])
 def test_what_is_not_a_number_does_not_agree(difference: float, agrees: bool) -> None:
-    comparison = Comparison(num_prompts=1, largest_logit=1, difference=difference, adapter_effect=0.5, allowed=0.1)
+    comparison = Comparison(**OF, difference=difference, adapter_effect=0.5, rounding_effect=0)
     assert comparison.agrees() is agrees
 
 
