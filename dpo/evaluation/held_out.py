@@ -42,7 +42,7 @@ def load_held_out(config: DataConfig, tokenizer: Tokenizer, *, limit: int | None
 
     Raises:
         DPOError: a source or the template cannot be used, or nothing is kept.
-        DataError: the folder holds no held-out pairs, or its ids are of another tokenizer.
+        DataError: the folder holds answers in place of pairs, or no held-out ones, or its ids are of another tokenizer.
     """
     if config.prepared is None:
         prepared = prepare(config, tokenizer, progress=progress)
@@ -67,6 +67,12 @@ def open_eval_split(config: DataConfig, tokenizer: Tokenizer) -> tuple[PreparedD
             f"--prepared {folder}: {type(error).__name__}: {error}\n"
             f"  Expected what `python -m dpo prepare --output {folder}` makes."
         ) from error
+    if prepared.report.stage != "dpo":
+        raise DataError(
+            f"--prepared {folder}: it was prepared with --stage {prepared.report.stage}, whose rows have one answer "
+            "each; expected pairs.\n"
+            "  Prepare it with --stage dpo, the default, or name the pairs: --pairs ADAPTER=SOURCE"
+        )
     if rows is None:
         raise DataError(
             f"--prepared {folder}: it holds no pairs out.\n"

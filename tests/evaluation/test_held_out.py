@@ -62,6 +62,15 @@ def test_a_prepared_folder_of_another_tokenizer_or_without_held_out_pairs_is_ref
         load_held_out(config, load_tokenizer(str(chatml_folder)), limit=None, progress=False)
 
 
+def test_a_folder_of_answers_is_refused(prepared, chatml_tokenizer: Tokenizer) -> None:
+    config = prepared("--stage", "sft", "--validation_split", "0.2")
+    with pytest.raises(
+        DataError, match="prepared with --stage sft, whose rows have one answer each; expected pairs"
+    ) as told:
+        load_held_out(config, chatml_tokenizer, limit=None, progress=False)
+    assert str(told.value).startswith(f"--prepared {config.prepared}: ")
+
+
 def test_a_folder_that_holds_no_preparation_is_refused(chatml_tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="python -m dpo prepare"):
         load_held_out(DataConfig(prepared=str(tmp_path)), chatml_tokenizer, limit=None, progress=False)
