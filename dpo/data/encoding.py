@@ -1,6 +1,6 @@
 """A preference to token ids: what the model sees at inference, and what it is to answer."""
 
-__all__ = ["EncodedPair", "PairEncoder"]
+__all__ = ["EncodedPair", "PairEncoder", "load_known_template"]
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
-from dpo.data.template import Template
+from dpo.data.template import Template, load_template
 from dpo.data.tokenization import Tokenizer
 from dpo.errors import DataError, TemplateError
 from dpo.records import Drop, Message, Preference
@@ -211,6 +211,26 @@ class PairEncoder:
             "token: a model trained on it would not learn to stop.\n"
             "  Choose another --template, or end the assistant's turn with eos_token."
         )
+
+
+def load_known_template(name: str, tokenizer: Tokenizer, *, whose: str = "the model's tokenizer") -> Template:
+    """A template for a model that is used as it is, and is given no tokens.
+
+    Args:
+        name: A file's name in templates/, a path to a .jinja file, or "model".
+        tokenizer: The model's tokenizer.
+        whose: What an error calls the tokenizer.
+
+    Raises:
+        TemplateError: the template is unknown, or the tokenizer lacks its control tokens.
+    """
+    template = load_template(name, own=tokenizer.chat_template, special_tokens=tokenizer.special_tokens)
+    if lacking := [token for token in template.control_tokens if not tokenizer.is_one_id(token)]:
+        raise TemplateError(
+            f"--template {name}: {whose} lacks {', '.join(lacking)}, so that the model never saw a prompt in that "
+            "form.\n  Pass --template model for its own, or choose another."
+        )
+    return template
 
 
 def last_index(ids: list[int], wanted: int | None) -> int | None:

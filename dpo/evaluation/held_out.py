@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 
 from dpo.data.config import DataConfig
-from dpo.data.encoding import EncodedPair, PairEncoder
+from dpo.data.encoding import EncodedPair, PairEncoder, load_known_template
 from dpo.data.pipeline import PreparedData, prepare
 from dpo.data.report import DataReport
 from dpo.data.template import Template
@@ -31,7 +31,14 @@ class HeldOut:
     """The account of the rows."""
 
 
-def load_held_out(config: DataConfig, tokenizer: Tokenizer, *, limit: int | None, progress: bool) -> HeldOut:
+def load_held_out(
+    config: DataConfig,
+    tokenizer: Tokenizer,
+    *,
+    limit: int | None,
+    progress: bool,
+    whose: str = "the model's tokenizer",
+) -> HeldOut:
     """The kept pairs of sources, or the held-out ones of a prepared folder.
 
     Args:
@@ -39,12 +46,14 @@ def load_held_out(config: DataConfig, tokenizer: Tokenizer, *, limit: int | None
         tokenizer: The model's.
         limit: Most pairs, the first ones; None takes all.
         progress: Whether to show a bar.
+        whose: What an error about the template calls the tokenizer.
 
     Raises:
         DPOError: a source or the template cannot be used, or nothing is kept.
         DataError: the folder holds answers in place of pairs, or no held-out ones, or its ids are of another tokenizer.
     """
     if config.prepared is None:
+        load_known_template(config.template, tokenizer, whose=whose)  # else the advice would be --add_control_tokens
         prepared = prepare(config, tokenizer, progress=progress)
         rows = prepared.train
     else:
@@ -81,16 +90,25 @@ def open_eval_split(config: DataConfig, tokenizer: Tokenizer) -> tuple[PreparedD
     template = Template(
         name=prepared.config["template"], source=prepared.chat_template, special_tokens=tokenizer.special_tokens
     )
+    if not gives_same_ids(rows.select(range(min(NUM_CHECKED_PAIRS, len(rows)))), template, tokenizer):
+        raise DataError(
+            f"--prepared {folder}: its token ids are of another tokenizer than the model's.\n"
+            "  Name the sources instead: --pairs ADAPTER=SOURCE, with the data flags it was prepared with."
+        )
+    return prepared, rows
+
+
+def gives_same_ids(pairs: Dataset, template: Template, tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer makes of prepared pairs the ids that they have."""
+    if not all(map(tokenizer.is_one_id, template.control_tokens)):
+        return False
     encoder = PairEncoder(template, tokenizer, special_tokens_in_text="keep")
-    for pair in rows.select(range(min(NUM_CHECKED_PAIRS, len(rows)))):
+    for pair in pairs:
         preference = Preference(prompt=pair["prompt"], chosen=pair["chosen"], rejected=pair["rejected"])
         (again,) = encoder.encode([preference])
         if not isinstance(again, EncodedPair) or any(getattr(again, part) != pair[part] for part in PARTS):
-            raise DataError(
-                f"--prepared {folder}: its token ids are of another tokenizer than the model's.\n"
-                "  Name the sources instead: --pairs ADAPTER=SOURCE, with the data flags it was prepared with."
-            )
-    return prepared, rows
+            return False
+    return True
 
 
 def check_same_tokens(held_out: HeldOut, tokenizer: Tokenizer, reference: Tokenizer, names: tuple[str, str]) -> None:

@@ -101,7 +101,9 @@ class Evaluation:
         if self.data is None:
             return Subject(located=located, tokenizer=chat_tokenizer, held_out=None)
         tokenizer = self.tokenizer_of(located)
-        held_out = load_held_out(self.data, tokenizer, limit=self.limit, progress=self.progress)
+        held_out = load_held_out(
+            self.data, tokenizer, limit=self.limit, progress=self.progress, whose=f"the tokenizer of {name}"
+        )
         if reference is not None:
             check_same_tokens(held_out, tokenizer, self.tokenizer_of(reference), (name, str(self.reference)))
         return Subject(located=located, tokenizer=chat_tokenizer, held_out=held_out)

@@ -16,13 +16,12 @@ from typing import Any
 from tqdm import tqdm
 
 from dpo.data.config import DataConfig
-from dpo.data.encoding import PairEncoder
+from dpo.data.encoding import PairEncoder, load_known_template
 from dpo.data.pipeline import check_columns_are_read, code_fingerprint
 from dpo.data.report import DataReport
 from dpo.data.source import Source, open_source, parse_source
-from dpo.data.template import load_template
 from dpo.data.tokenization import Tokenizer, load_tokenizer
-from dpo.errors import ConfigError, DataError, TemplateError
+from dpo.errors import ConfigError, DataError
 from dpo.generation.chat import ChatEncoder
 from dpo.generation.config import DATA_FLAGS, GenerationConfig
 from dpo.generation.limits import read_limits
@@ -97,12 +96,7 @@ def make_encoder(tokenizer: Tokenizer, data: DataConfig) -> PairEncoder:
     Raises:
         TemplateError: the template is unknown, or the model does not know its control tokens.
     """
-    template = load_template(data.template, own=tokenizer.chat_template, special_tokens=tokenizer.special_tokens)
-    if lacking := [token for token in template.control_tokens if not tokenizer.is_one_id(token)]:
-        raise TemplateError(
-            f"--template {data.template}: the model's tokenizer lacks {', '.join(lacking)}, so that the model never "
-            "saw a prompt in that form.\n  Pass --template model for its own, or choose another."
-        )
+    template = load_known_template(data.template, tokenizer)
     return PairEncoder(template, tokenizer, special_tokens_in_text=data.special_tokens_in_text)
 
 

@@ -93,3 +93,12 @@ def test_a_mistake_is_told_and_exits_with_2(evaluate, flags: tuple[str, ...], sa
     said = capsys.readouterr().err
     assert (code, numbers) == (2, {})
     assert said.startswith("error: ") and says in said and "Traceback" not in said
+
+
+def test_a_template_that_a_model_does_not_know_is_refused_without_a_flag_of_training(
+    evaluate, tiny_llamas, capsys
+) -> None:
+    assert evaluate("--pairs", NECTAR, "--template", "llama3")[0] == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: --template llama3: the tokenizer of {tiny_llamas[0]} lacks <|start_header_id|>")
+    assert "add_control_tokens" not in said

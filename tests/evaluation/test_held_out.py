@@ -57,6 +57,9 @@ def test_a_prepared_folder_of_another_tokenizer_or_without_held_out_pairs_is_ref
     config = prepared("--validation_split", "0.2")
     with pytest.raises(DataError, match="of another tokenizer"):
         load_held_out(config, load_tokenizer(str(other)), limit=None, progress=False)
+    lacking = load_tokenizer(str(save_tokenizer(tmp_path / "lacking", train_byte_level(["</s>"]), eos_token="</s>")))
+    with pytest.raises(DataError, match="of another tokenizer"):
+        load_held_out(config, lacking, limit=None, progress=False)
     config = prepared("--overwrite")
     with pytest.raises(DataError, match="holds no pairs out"):
         load_held_out(config, load_tokenizer(str(chatml_folder)), limit=None, progress=False)
