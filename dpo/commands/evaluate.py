@@ -67,10 +67,16 @@ def add_to(commands: Any) -> None:
         "--pairs", dest="datasets", nargs="+", default=(), metavar="SOURCE", help="As --datasets of main.py."
     )
     pairs.add_argument(
+        "--template",
+        default="model",
+        help="What renders --pairs: 'model' for each model's own chat template; or, for all models, a name in "
+        "templates/ or a path to a .jinja file. Default: model.",
+    )
+    pairs.add_argument(
         "--reference", metavar="MODEL", help="The model that training started from, for implicit rewards."
     )
     pairs.add_argument("--beta", type=float, help="Factor of the rewards. Default: 0.1.")
-    add_fields(parser, DataConfig, "data", leave_out=LEFT_OUT)
+    add_fields(parser, DataConfig, "data", leave_out=(*LEFT_OUT, "template"))
     parser.set_defaults(command=run, parser=parser)
 
 
@@ -137,7 +143,7 @@ def build(options: argparse.Namespace) -> "Evaluation":
     from dpo.evaluation.benchmarks import load_benchmarks
     from dpo.evaluation.run import Evaluation, resolve_dtype
 
-    data = data_config(options) if options.datasets or options.prepared else None
+    data = pairs_config(options)
     for model in (*options.models, *([] if options.reference is None else [options.reference])):
         locate(model)  # a misspelled one shows before questions are fetched
     benchmarks = None
@@ -159,6 +165,19 @@ def build(options: argparse.Namespace) -> "Evaluation":
     )
 
 
+def pairs_config(options: argparse.Namespace) -> DataConfig | None:
+    """Where the pairs come from; None: none are asked for.
+
+    Raises:
+        ConfigError: the data's flags contradict themselves.
+    """
+    if options.prepared and options.template == options.parser.get_default("template"):
+        # Rendered already, to which a default that nobody asked for is no contradiction.
+        values = {name: value for name, value in vars(options).items() if name != "template"}
+        return data_config(argparse.Namespace(**values))
+    return data_config(options) if options.datasets or options.prepared else None
+
+
 def write(options: argparse.Namespace, outcomes: "Mapping[str, Outcome]", *, dtype: str) -> None:
     """Write what is known so far: the numbers, and the table beside. A file is whole or the one before."""
     from dpo.evaluation.tables import as_json, as_markdown
@@ -172,6 +191,8 @@ def write(options: argparse.Namespace, outcomes: "Mapping[str, Outcome]", *, dty
     given = {name: value for name, value in vars(options).items() if value != options.parser.get_default(name)}
     content["flags"] = {"pairs" if name == "datasets" else name: value for name, value in given.items()}
     content["flags"]["dtype"] = dtype
+    if options.datasets:
+        content["flags"]["template"] = options.template
     content["versions"] = {
         name: version(name) for name in ("lm_eval", "torch", "transformers") if find_spec(name) is not None
     } | {"dpo": __version__}

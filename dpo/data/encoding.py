@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
-from dpo.data.template import Template, load_template
+from dpo.data.template import Template, list_templates, load_template
 from dpo.data.tokenization import Tokenizer
 from dpo.errors import DataError, TemplateError
 from dpo.records import Drop, Message, Preference
@@ -222,13 +222,20 @@ def load_known_template(name: str, tokenizer: Tokenizer, *, whose: str = "the mo
         whose: What an error calls the tokenizer.
 
     Raises:
-        TemplateError: the template is unknown, or the tokenizer lacks its control tokens.
+        TemplateError: the template is unknown, or the tokenizer has none of its own, or lacks its control tokens.
     """
+    if name == "model" and tokenizer.chat_template is None:
+        raise TemplateError(
+            f"--template model, the default: {whose} brings no chat template.\n"
+            "  Pass --template with the one that the model was trained in: "
+            f"{', '.join(sorted(list_templates()))}, or a path to a .jinja file."
+        )
     template = load_template(name, own=tokenizer.chat_template, special_tokens=tokenizer.special_tokens)
     if lacking := [token for token in template.control_tokens if not tokenizer.is_one_id(token)]:
+        advice = "Choose another" if tokenizer.chat_template is None else "Pass --template model for its own"
         raise TemplateError(
             f"--template {name}: {whose} lacks {', '.join(lacking)}, so that the model never saw a prompt in that "
-            "form.\n  Pass --template model for its own, or choose another."
+            f"form.\n  {advice}, or pass a path to a .jinja file."
         )
     return template
 

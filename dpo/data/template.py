@@ -1,6 +1,6 @@
 """Chat templates: messages in, the text a model sees out."""
 
-__all__ = ["TEMPLATES", "Template", "load_template"]
+__all__ = ["TEMPLATES", "Template", "list_templates", "load_template"]
 
 import json
 import re

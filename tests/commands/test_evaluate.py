@@ -1,6 +1,7 @@
 """python -m dpo evaluate."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from dpo.evaluation import run as evaluation_run
 from tests.builders import SAMPLES
 
 NECTAR = f"nectar={SAMPLES / 'nectar.jsonl'}"
+CHATML = ("--template", "chatml")
+"""For the tiny models, which bring no template."""
 
 
 @pytest.fixture
@@ -30,7 +33,8 @@ def evaluate(tiny_llamas: tuple[Path, Path], tmp_path: Path):
 
 def test_two_models_stand_side_by_side_on_tasks_and_pairs(evaluate, tiny_llamas, capsys) -> None:
     first, second = map(str, tiny_llamas)
-    code, numbers, table = evaluate("--tasks", "dpo_facts", "--pairs", NECTAR, "--reference", first, "--limit", "5")
+    flags = ("--tasks", "dpo_facts", "--pairs", NECTAR, *CHATML, "--reference", first, "--limit", "5")
+    code, numbers, table = evaluate(*flags)
     assert code == 0
     assert table in capsys.readouterr().out
     heading, _, *lines = table.splitlines()
@@ -46,6 +50,7 @@ def test_two_models_stand_side_by_side_on_tasks_and_pairs(evaluate, tiny_llamas,
     assert numbers["models"][second]["rows"]["kept"] == 91
     assert numbers["flags"]["limit"] == 5 and numbers["flags"]["models"] == [first, second]
     assert (numbers["flags"]["pairs"], numbers["flags"]["dtype"]) == ([NECTAR], "float32")
+    assert numbers["flags"]["template"] == "chatml"
     assert "parser" not in numbers["flags"]
     assert table.endswith("\nThe first 5 questions of each task and pairs: for a look only.\n")
 
@@ -59,7 +64,7 @@ def test_a_crash_in_the_second_model_leaves_the_first_ones_numbers(evaluate, tin
         return load(located, **options)
 
     monkeypatch.setattr(evaluation_run, "load_causal_lm", fail_at_second)
-    code, numbers, table = evaluate("--pairs", NECTAR, "--limit", "3")
+    code, numbers, table = evaluate("--pairs", NECTAR, *CHATML, "--limit", "3")
     assert code == 2
     assert capsys.readouterr().err.endswith("error: model: cannot be loaded\n")
     assert list(numbers["models"]) == [str(tiny_llamas[0])]
@@ -72,12 +77,13 @@ def test_a_crash_in_the_second_model_leaves_the_first_ones_numbers(evaluate, tin
     [
         ((), "nothing to measure"),
         (("--tasks", "dpo_facts", "--reference", "x"), "--reference is read with --pairs or --prepared alone"),
+        (("--tasks", "dpo_facts", *CHATML), "--template is read with --pairs or --prepared alone"),
         (("--tasks", "dpo_facts", "--max_length", "7"), "--max_length is read with --pairs or --prepared alone"),
         (("--pairs", NECTAR, "--apply_chat_template"), "--apply_chat_template is read with --suite or --tasks alone"),
         (("--pairs", NECTAR, "--prepared", "x"), "--pairs and --prepared both say"),
         (("--pairs", NECTAR, "--beta", "0.2"), "--beta 0.2: expected a number above 0, with --reference"),
         (("--pairs", NECTAR, "--reference", "x", "--beta", "0"), "--beta 0: expected a number above 0"),
-        (("--pairs", "nectarine"), "Did you mean nectar?"),
+        (("--pairs", "nectarine", *CHATML), "Did you mean nectar?"),
         (("--tasks", "no_such_task", "--models", "./none"), "model ./none: there is no such folder"),
         (("--pairs", NECTAR, "--limit", "0"), "expected a whole number above 0, found '0'"),
         (("--pairs", NECTAR, "--models", "a", "b", "a"), "--models: a is named twice"),
@@ -102,3 +108,43 @@ def test_a_template_that_a_model_does_not_know_is_refused_without_a_flag_of_trai
     said = capsys.readouterr().err
     assert said.startswith(f"error: --template llama3: the tokenizer of {tiny_llamas[0]} lacks <|start_header_id|>")
     assert "add_control_tokens" not in said
+
+
+def test_pairs_are_rendered_as_the_model_was_trained_unless_a_template_is_named(
+    evaluate, tiny_llamas, tmp_path
+) -> None:
+    trained = shutil.copytree(tiny_llamas[0], tmp_path / "trained")
+    template = trained / "chat_template.jinja"
+    template.write_text(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+
+    def margin(*flags: str) -> tuple[float, str]:
+        flags = ("--models", str(trained), "--reference", str(tiny_llamas[1]), "--limit", "2", *flags)
+        code, numbers, _ = evaluate("--pairs", NECTAR, *flags)
+        assert code == 0
+        measures = numbers["models"][str(trained)]["measures"]
+        return measures["pairs, reward margin"]["value"], numbers["flags"]["template"]
+
+    own, chatml = margin(), margin(*CHATML)
+    assert own == (margin("--template", str(template))[0], "model")
+    assert own[0] != chatml[0] and chatml[1] == "chatml"
+
+
+def test_a_model_without_a_template_needs_one_named(evaluate, tiny_llamas, capsys) -> None:
+    assert evaluate("--pairs", NECTAR)[0] == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"error: --template model, the default: the tokenizer of {tiny_llamas[0]} brings no chat template.\n"
+        "  Pass --template with the one that the model was trained in: chatml, "
+    )
+
+
+def test_a_prepared_folder_has_its_template_already(evaluate, tiny_llamas, tmp_path, capsys) -> None:
+    folder = str(tmp_path / "prepared")
+    flags = ("--datasets", NECTAR, "--validation_split", "0.1", "--output", folder)
+    assert main(["prepare", "--model_name_or_path", str(tiny_llamas[0]), *flags]) == 0
+    assert evaluate("--prepared", folder, "--limit", "2")[0] == 0
+    assert evaluate("--prepared", folder, "--template", "zephyr")[0] == 2
+    assert "--template is decided already in --prepared" in capsys.readouterr().err

@@ -42,6 +42,17 @@ def test_each_stage_starts_from_what_an_earlier_one_leaves(file: Path) -> None:
         made.add(str(stage.output))
 
 
+def test_pairs_are_evaluated_in_the_template_that_trains() -> None:
+    """Named there, since models from elsewhere stand beside the trained ones."""
+    asked = [
+        (stage.flags.get("template"), recipe.training[0].flags.get("template", "chatml"))
+        for recipe in map(read_recipe, RUNS)
+        for stage in recipe.stages
+        if stage.kind == "evaluate" and "pairs" in stage.flags
+    ]
+    assert asked == [("chatml", "chatml")]
+
+
 @pytest.mark.parametrize("file", RUNS, ids=lambda file: file.stem)
 def test_a_dry_run_without_a_network_tells_every_stage(
     file: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
