@@ -14,7 +14,7 @@ Results = Mapping[str, Mapping[str, Measure]]
 def as_markdown(results: Results) -> str:
     """A table with a column for each model and, where there are several, the second less the first.
 
-    0.5250 ± 0.0790 is a value and its standard error. A difference whose error is not paired is marked with *.
+    0.5250 ± 0.0800 is a value and its standard error. A difference whose error is not paired is marked with *.
     """
     models = list(results)
     differences = differences_of(results)

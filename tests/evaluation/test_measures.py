@@ -18,11 +18,12 @@ def test_a_mean_has_the_deviation_of_the_sample_over_the_root_of_n() -> None:
     assert mean({"a": 1.0}).stderr is None
 
 
-def test_a_share_has_a_binomial_error() -> None:
+def test_a_share_has_the_error_of_a_mean_of_zeros_and_ones() -> None:
     found = accuracy({"a": True, "b": True, "c": False, "d": True})
     assert (found.value, found.num_items) == (0.75, 4)
-    assert found.stderr == pytest.approx(math.sqrt(0.75 * 0.25 / 4))
-    assert accuracy({"a": True}).stderr == 0
+    assert found.stderr == pytest.approx(0.25)  # sqrt(0.75 * 0.25 / 3)
+    assert found == mean({"a": 1.0, "b": 1.0, "c": 0.0, "d": 1.0})
+    assert accuracy({"a": True}).stderr is None
 
 
 def test_an_average_weighs_its_parts_alike() -> None:
@@ -44,7 +45,7 @@ def test_other_items_or_none_leave_a_difference_unpaired() -> None:
     first, second = accuracy({"a": True, "b": False}), accuracy({"a": True, "c": False})
     found = difference(first, second)
     assert not found.is_paired and found.value == 0
-    assert found.stderr == pytest.approx(0.5)  # two errors of sqrt(1/8)
+    assert found.stderr == pytest.approx(math.sqrt(0.5))  # two errors of 0.5
     assert difference(measure(0.2, 0.3), measure(0.7, 0.4)).stderr == pytest.approx(0.5)
     assert difference(measure(0.2, None), measure(0.7, 0.4)).stderr is None
 

@@ -100,7 +100,7 @@ def test_rewards_are_log_ratios_times_beta_and_equal_ones_are_wrong() -> None:
         "reward margin": (-0.25, 4),  # mean of 0.5, -0.5, 0, -1
         "equal rewards, counted as wrong": (0.25, 4),
     }
-    assert measures["pairs, reward accuracy"].stderr == pytest.approx((0.25 * 0.75 / 4) ** 0.5)
+    assert measures["pairs, reward accuracy"].stderr == pytest.approx((0.25 * 0.75 / 3) ** 0.5)
     # squares of the differences from the mean: 0.5625, 0.0625, 0.0625, 0.5625
     assert measures["pairs, reward margin"].stderr == pytest.approx((1.25 / 3 / 4) ** 0.5)
 
