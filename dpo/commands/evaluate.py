@@ -4,6 +4,7 @@ __all__ = ["add_to"]
 
 import argparse
 import json
+import math
 import sys
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -130,8 +131,13 @@ def check_flags(options: argparse.Namespace) -> None:
         for name in sorted(names):
             if getattr(options, name) != default(name):
                 raise ConfigError(f"--{name} is read with {needed} alone")
-    if options.beta is not None and (options.reference is None or not options.beta > 0):
-        raise ConfigError(f"--beta {options.beta:g}: expected a number above 0, with --reference")
+    if options.beta is not None and options.reference is None:
+        raise ConfigError(
+            f"--beta {options.beta:g} is the factor of implicit rewards, and --reference, which they are against, is "
+            "missing.\n  Pass --reference MODEL, the one that training started from, or leave --beta out."
+        )
+    if options.beta is not None and not 0 < options.beta < math.inf:
+        raise ConfigError(f"--beta {options.beta:g}: expected a number above 0")
 
 
 def build(options: argparse.Namespace) -> "Evaluation":
