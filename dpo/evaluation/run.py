@@ -4,7 +4,8 @@ __all__ = ["Evaluation", "Outcome", "resolve_dtype"]
 
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dpo.data.config import DataConfig
 from dpo.data.report import DataReport
 from dpo.data.tokenization import Tokenizer, load_tokenizer
-from dpo.errors import TokenizerError
+from dpo.errors import ModelError, TokenizerError
 from dpo.evaluation.benchmarks import Benchmarks
 from dpo.evaluation.held_out import HeldOut, check_same_tokens, load_held_out
 from dpo.evaluation.measures import Measure
@@ -30,6 +31,8 @@ from dpo.training.reference import pair_digest
 class Subject:
     """A model that is to be evaluated, as far as it is known without its weights."""
 
+    name: str
+    """As the user gave it."""
     located: LocatedModel
     tokenizer: PreTrainedTokenizerBase
     held_out: HeldOut | None
@@ -99,26 +102,48 @@ class Evaluation:
                 "  Leave the flag out, and questions are asked as plain text."
             )
         if self.data is None:
-            return Subject(located=located, tokenizer=chat_tokenizer, held_out=None)
+            return Subject(name=name, located=located, tokenizer=chat_tokenizer, held_out=None)
         tokenizer = self.tokenizer_of(located)
         held_out = load_held_out(
             self.data, tokenizer, limit=self.limit, progress=self.progress, whose=f"the tokenizer of {name}"
         )
         if reference is not None:
             check_same_tokens(held_out, tokenizer, self.tokenizer_of(reference), (name, str(self.reference)))
-        return Subject(located=located, tokenizer=chat_tokenizer, held_out=held_out)
+        return Subject(name=name, located=located, tokenizer=chat_tokenizer, held_out=held_out)
 
     def tokenizer_of(self, located: LocatedModel) -> Tokenizer:
         return load_tokenizer(located.tokenizer, trust_remote_code=self.trust_remote_code)
 
     def measure(self, subject: Subject, reference: LocatedModel | None) -> dict[str, Measure]:
-        """A model's measures. It is let go before the reference is loaded."""
-        measures, logps = self.with_model(subject)
+        """A model's measures. It is let go before the reference is loaded.
+
+        Raises:
+            ModelError: the device's memory is too small for one of the two.
+        """
+        with self.memory_for(f"model {subject.name}"):
+            measures, logps = self.with_model(subject)
         if subject.held_out is None or logps is None:
             return measures
         pairs = subject.held_out.pairs
-        ref_logps = None if reference is None else self.reference_logps_of(reference, pairs)
+        with self.memory_for(f"--reference {self.reference}"):
+            ref_logps = None if reference is None else self.reference_logps_of(reference, pairs)
         return measures | pair_measures(pairs, logps, ref_logps, beta=self.beta)
+
+    @contextmanager
+    def memory_for(self, whom: str) -> Iterator[None]:
+        """Around what a model's weights are needed for: that they do not fit is the user's to mend."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            dtype = str(self.dtype).removeprefix("torch.")
+            ways = ["Lower --batch_size"] if self.batch_size > 1 else []
+            ways += ["Pass --dtype bfloat16"] if self.dtype == torch.float32 else []
+            ways += ["Lower --max_length, above which pairs are left out"] if self.data and self.data.datasets else []
+            ways += ["Take a device with more memory"]
+            raise ModelError(
+                f"{whom}: the device's memory is too small for it in {dtype} at --batch_size {self.batch_size}.\n"
+                f"  {'. '.join(ways)}."
+            ) from error
 
     def with_model(self, subject: Subject) -> tuple[dict[str, Measure], torch.Tensor | None]:
         """All that takes the model's weights: its benchmarks, and its log-probabilities of the pairs."""

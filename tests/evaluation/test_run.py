@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from dpo.data.config import DataConfig
-from dpo.errors import TokenizerError
+from dpo.errors import ModelError, TokenizerError
 from dpo.evaluation import run as evaluation_run
 from dpo.evaluation.benchmarks import load_benchmarks
 from dpo.evaluation.run import Evaluation, Outcome
@@ -99,3 +99,45 @@ def test_what_can_be_seen_without_weights_is_told_before_any_model_is_loaded(tin
     with pytest.raises(TokenizerError, match="--apply_chat_template: the tokenizer of"):
         outcomes_of(Evaluation(models=[first], data=PAIRS, uses_template=True))
     assert loads == []
+
+
+@pytest.mark.parametrize("place", ["to", "benchmarks", "pairs"])
+def test_a_device_that_is_too_small_is_told_with_the_model_and_what_to_do(
+    tiny_llamas, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """The error is one of a GPU, which this test does without."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    model, benchmarks = str(tiny_llamas[0]), load_benchmarks([TaskRequest(name=FACTS)])
+    evaluation = Evaluation(models=[model], benchmarks=benchmarks, data=PAIRS, limit=2, batch_size=16)
+    owner, name = {
+        "to": (PreTrainedModel, "to"),
+        "benchmarks": (type(benchmarks), "run"),
+        "pairs": (evaluation_run, "pair_logps"),
+    }[place]
+    monkeypatch.setattr(owner, name, fail)
+    with pytest.raises(ModelError) as told:
+        outcomes_of(evaluation)
+    assert str(told.value) == (
+        f"model {model}: the device's memory is too small for it in float32 at --batch_size 16.\n"
+        "  Lower --batch_size. Pass --dtype bfloat16. Lower --max_length, above which pairs are left out. "
+        "Take a device with more memory."
+    )
+
+
+def test_a_reference_that_does_not_fit_is_told_by_its_name(tiny_llamas, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, reference = map(str, tiny_llamas)
+    load = evaluation_run.load_causal_lm
+
+    def fit_the_model_alone(located: Any, **options: Any) -> PreTrainedModel:
+        if located.base == reference:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return load(located, **options)
+
+    monkeypatch.setattr(evaluation_run, "load_causal_lm", fit_the_model_alone)
+    evaluation = Evaluation(models=[model], data=PAIRS, reference=reference, limit=2, batch_size=1)
+    with pytest.raises(ModelError, match=r"^--reference ") as told:
+        outcomes_of(evaluation)
+    assert "Lower --batch_size" not in str(told.value)
