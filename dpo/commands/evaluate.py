@@ -51,7 +51,7 @@ def add_to(commands: Any) -> None:
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
-        help="Of the weights. auto: bfloat16 on a GPU that has it, float32 on a CPU.",
+        help="Of the weights. auto: bfloat16 on a GPU that computes in it, float32 elsewhere.",
     )
     parser.add_argument("--trust_remote_code", action="store_true", help="For models with code of their own.")
     tasks = parser.add_argument_group("benchmarks", f"By lm-eval. --tasks {FACTS} needs no network.")
@@ -147,7 +147,8 @@ def build(options: argparse.Namespace) -> "Evaluation":
         DPOError: there is no such model or task, or a flag of the data is wrong.
     """
     from dpo.evaluation.benchmarks import load_benchmarks
-    from dpo.evaluation.run import Evaluation, resolve_dtype
+    from dpo.evaluation.run import Evaluation
+    from dpo.training.device import choose_device, resolve_dtype
 
     data = pairs_config(options)
     for model in (*options.models, *([] if options.reference is None else [options.reference])):
@@ -162,7 +163,7 @@ def build(options: argparse.Namespace) -> "Evaluation":
         data=data,
         reference=options.reference,
         beta=0.1 if options.beta is None else options.beta,
-        dtype=resolve_dtype(options.dtype),
+        dtype=resolve_dtype(options.dtype, choose_device()),
         batch_size=options.batch_size,
         limit=options.limit,
         uses_template=options.apply_chat_template,

@@ -1,6 +1,6 @@
 """Models, one after the other and one in memory at a time, against benchmarks and held-out pairs."""
 
-__all__ = ["Evaluation", "Outcome", "resolve_dtype"]
+__all__ = ["Evaluation", "Outcome"]
 
 import gc
 import time
@@ -22,7 +22,7 @@ from dpo.evaluation.held_out import HeldOut, check_same_tokens, load_held_out
 from dpo.evaluation.measures import Measure
 from dpo.evaluation.rewards import pair_logps, pair_measures
 from dpo.models import LocatedModel, locate
-from dpo.training.config import computes_bf16
+from dpo.training.device import choose_device
 from dpo.training.loading import load_causal_lm, load_chat_tokenizer
 from dpo.training.reference import pair_digest
 
@@ -179,12 +179,4 @@ class Evaluation:
         if torch.accelerator.is_available():
             torch.accelerator.empty_cache()
         model = load_causal_lm(located, dtype=self.dtype, trust_remote_code=self.trust_remote_code)
-        return model.to(torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu").eval()
-
-
-def resolve_dtype(name: str) -> torch.dtype:
-    """What weights are loaded as. auto: bfloat16 where an accelerator computes in it, else float32."""
-    if name == "auto":
-        return torch.bfloat16 if torch.accelerator.is_available() and computes_bf16() else torch.float32
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
+        return model.to(choose_device()).eval()

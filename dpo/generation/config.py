@@ -67,7 +67,7 @@ class GenerationConfig(BaseModel):
     limit: int | None = Field(default=None, gt=0, description="Most rows to read of each source.")
     backend: Literal["transformers", "vllm"] = Field(default="transformers", description="What runs the model.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="Of the weights; auto is bfloat16 on a GPU and float32 elsewhere."
+        default="auto", description="Of the weights; auto is bfloat16 on a GPU that computes in it, float32 elsewhere."
     )
 
     @classmethod

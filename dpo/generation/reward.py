@@ -11,8 +11,8 @@ from transformers import AutoModelForSequenceClassification
 
 from dpo.errors import ModelError
 from dpo.generation.chat import ChatEncoder
-from dpo.generation.transformers_backend import dtype_of
 from dpo.records import Message
+from dpo.training.device import choose_device, resolve_dtype
 
 
 class RewardModel:
@@ -40,11 +40,11 @@ class RewardModel:
     ) -> None:
         self.name = name
         self.chat = chat
-        self.device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        self.device = choose_device()
         try:
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 name,
-                dtype=dtype_of(dtype, self.device),
+                dtype=resolve_dtype(dtype, self.device),
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
             )

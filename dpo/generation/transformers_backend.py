@@ -1,6 +1,6 @@
 """A model run by transformers: left-padded batches, each sequence with random numbers of its own."""
 
-__all__ = ["SeededSampling", "TransformersBackend", "dtype_of"]
+__all__ = ["SeededSampling", "TransformersBackend"]
 
 import random
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from dpo.errors import ModelError
 from dpo.generation.backend import Answer, cut_at
 from dpo.generation.config import GenerationConfig
 from dpo.models import LocatedModel
+from dpo.training.device import choose_device, resolve_dtype
 from dpo.training.loading import load_causal_lm
 
 
@@ -22,10 +23,10 @@ class TransformersBackend:
     def __init__(self, located: LocatedModel, config: GenerationConfig, *, end_ids: Sequence[int]) -> None:
         self.config = config
         self.end_ids = list(end_ids)
-        self.device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        self.device = choose_device()
         model = load_causal_lm(
             located,
-            dtype=dtype_of(config.dtype, self.device),
+            dtype=resolve_dtype(config.dtype, self.device),
             revision=config.model_revision,
             trust_remote_code=config.trust_remote_code,
         )
@@ -92,11 +93,3 @@ class SeededSampling(LogitsProcessor):
         token = torch.searchsorted(cumulated, drawn * cumulated[:, -1:], right=True)
         token = token.clamp(max=scores.shape[-1] - 1)
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
-
-
-def dtype_of(name: str, device: torch.device) -> torch.dtype:
-    """What --dtype means on a device."""
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype

@@ -8,6 +8,7 @@ from dpo.errors import ConfigError, ModelError
 from dpo.generation.backend import Answer, cut_at
 from dpo.generation.config import GenerationConfig
 from dpo.models import LocatedModel
+from dpo.training.device import choose_device, resolve_dtype
 
 MEMORY_BESIDE_REWARD_MODEL = 0.6
 """Share of the GPU that vLLM may take where a reward model needs the rest. Its own default leaves a tenth."""
@@ -41,7 +42,8 @@ class VllmBackend:
                 revision=config.model_revision,
                 tokenizer_revision=config.model_revision,
                 trust_remote_code=config.trust_remote_code,
-                dtype=config.dtype,
+                # vLLM's own "auto" follows what the weights are stored in.
+                dtype=str(resolve_dtype(config.dtype, choose_device())).removeprefix("torch."),
                 **memory,
             )
         except (OSError, RuntimeError, ValueError) as error:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from accelerate.utils import is_bf16_available
 from trl import DPOConfig
 
 from dpo.cache import cache_root
@@ -17,6 +16,7 @@ from dpo.training.attention import resolve_attention
 from dpo.training.batches import DEFAULT_GLOBAL_BATCH_SIZE, LARGEST_DEFAULT_MICRO_BATCH, derive_batches
 from dpo.training.checks import check_config
 from dpo.training.deepspeed_config import check_mismatches, load_deepspeed_config
+from dpo.training.device import computes_bf16
 from dpo.training.lora import check_lora
 from dpo.training.objective import parse_losses
 
@@ -314,14 +314,3 @@ class TrainingConfig(DPOConfig):
                 "train_micro_batch_size_per_gpu": 1,
                 "train_batch_size": num_micro_batches * self.world_size,
             }
-
-
-def computes_bf16() -> bool:
-    """Whether the accelerator computes in bfloat16 by itself, where it can tell that from emulating it."""
-    device = torch.get_device_module()
-    if hasattr(device, "is_bf16_supported"):
-        try:
-            return bool(device.is_bf16_supported(including_emulation=False))
-        except TypeError:  # a device that does not emulate
-            return bool(device.is_bf16_supported())
-    return bool(is_bf16_available())

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, set_seed
 from dpo.data.tokenization import load_tokenizer
 from dpo.generation.backend import Answer, cut_at
 from dpo.generation.config import GenerationConfig
-from dpo.generation.transformers_backend import SeededSampling, TransformersBackend, dtype_of
+from dpo.generation.transformers_backend import SeededSampling, TransformersBackend
 from dpo.models import locate
 
 PROMPTS = ["Name a noble gas.", "Who?", "What is the capital of Peru? Answer in one short sentence."]
@@ -124,12 +124,6 @@ def test_temperature_sharpens_the_probabilities() -> None:
         number = random.Random(seed).random()
         assert draw([0.6, 0.4], seed, temperature=0.5) == (0 if number < share else 1)
     assert math.isclose(share, 0.6923, abs_tol=1e-4)
-
-
-def test_dtypes() -> None:
-    assert dtype_of("auto", torch.device("cpu")) == torch.float32
-    assert dtype_of("auto", torch.device("cuda")) == torch.bfloat16
-    assert dtype_of("float16", torch.device("cpu")) == torch.float16
 
 
 def test_an_answer_is_cut_at_its_first_end() -> None:

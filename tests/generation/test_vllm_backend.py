@@ -5,11 +5,14 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from dpo.errors import ConfigError, ModelError
+from dpo.generation import vllm_backend
 from dpo.generation.backend import Answer, open_backend
 from dpo.generation.config import GenerationConfig
 from dpo.models import LocatedModel
+from dpo.training import device
 
 LOCATED = LocatedModel(base="folder", tokenizer="folder")
 
@@ -75,6 +78,14 @@ def test_a_reward_model_is_left_room(stand_in: list[SimpleNamespace]) -> None:
     beside = open_backend(LOCATED, config(num_candidates=2, pick="scorer", reward_model="r"), end_ids=[2])
     assert "gpu_memory_utilization" not in alone.engine.options
     assert beside.engine.options["gpu_memory_utilization"] == 0.6
+
+
+def test_auto_is_the_precision_that_help_says_and_not_vllms_own(stand_in: list[SimpleNamespace], monkeypatch) -> None:
+    monkeypatch.setattr(vllm_backend, "choose_device", lambda: torch.device("cuda"))
+    for native, expected in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(device, "computes_bf16", lambda native=native: native)
+        assert open_backend(LOCATED, config(), end_ids=[2]).engine.options["dtype"] == expected
+    assert open_backend(LOCATED, config(dtype="float16"), end_ids=[2]).engine.options["dtype"] == "float16"
 
 
 def test_an_adapter_is_refused(stand_in: list[SimpleNamespace]) -> None:

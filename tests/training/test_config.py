@@ -1,15 +1,13 @@
 """Flags: defaults, YAML, derived batches, refusals."""
 
-import types
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from dpo.errors import ConfigError
 from dpo.training.batches import derive_batches
-from dpo.training.config import TrainingConfig, computes_bf16
+from dpo.training.config import TrainingConfig
 from dpo.training.flags import parse_flags, resolved_flags
 
 REQUIRED = ["--datasets", "nectar", "--model_name_or_path", "m", "--output_dir", "out"]
@@ -340,22 +338,6 @@ def test_a_deepspeed_configuration_can_stand_in_the_yaml_file(tmp_path):
     file.write_text("use_cpu: true\ndeepspeed: {zero_optimization: {stage: 2}}\nreport_to: [none]\n")
     assert training_config("--config", str(file)).deepspeed["zero_optimization"] == {"stage": 2}
     assert training_config("--config", str(file)).deepspeed["zero_optimization"] == {"stage": 2}
-
-
-@pytest.mark.parametrize("native", [True, False])
-def test_bfloat16_that_cuda_only_emulates_does_not_count(monkeypatch, native):
-    """A mock of a CUDA device, which this machine lacks; with emulation it always says yes."""
-    monkeypatch.setattr(torch, "get_device_module", lambda: torch.cuda)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
-    assert computes_bf16() is native
-
-
-@pytest.mark.parametrize("native", [True, False])
-def test_a_device_that_knows_no_emulation_is_asked_without_it(monkeypatch, native):
-    """A mock of an accelerator of another kind."""
-    device = types.SimpleNamespace(is_bf16_supported=lambda: native)
-    monkeypatch.setattr(torch, "get_device_module", lambda: device)
-    assert computes_bf16() is native
 
 
 def test_help_shows_our_flags_before_those_of_the_libraries(capsys):
