@@ -80,7 +80,7 @@ def build_trainer(
     if cache is None:
         return PackedTrainer(ref_model=None if is_adapted else load_reference(), **options)
     # Whoever shards the policy has not begun to, and would do so for the pass of the reference alone.
-    by_policy = adapter is not None and not (config.deepspeed or is_fsdp())
+    by_policy = adapter is not None and not (config.deepspeed or is_fsdp(config))
     return PackedTrainer(reference=Reference(load=None if by_policy else load_reference, cache=cache), **options)
 
 

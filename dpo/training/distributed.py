@@ -1,6 +1,6 @@
 """One process or many: who is who, and who goes first."""
 
-__all__ = ["finish", "is_fsdp", "is_main_process", "local_main_first", "say", "set_up"]
+__all__ = ["finish", "is_fsdp", "is_main_process", "local_main_first", "say", "set_up", "shard_between_cpus"]
 
 import os
 import socket
@@ -11,6 +11,9 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator, DistributedType, PartialState
+from accelerate.utils import FullyShardedDataParallelPlugin
+from transformers import TrainingArguments
 
 from dpo.errors import DPOError
 from dpo.training.memory import keep_freed_memory
@@ -31,9 +34,24 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def is_fsdp() -> bool:
-    """Whether accelerate's launcher asked for FSDP."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1", "yes")
+def is_fsdp(args: TrainingArguments) -> bool:
+    """Whether the ranks shard the model by FSDP: accelerate's launcher or --fsdp asks for it, and there are ranks."""
+    is_asked = bool(args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    return is_asked and PartialState().distributed_type not in (DistributedType.NO, DistributedType.DEEPSPEED)
+
+
+def shard_between_cpus(accelerator: Accelerator, args: TrainingArguments) -> None:
+    """Turn on the FSDP that was asked for between CPU ranks.
+
+    FSDP shards over gloo as well, but accelerate (1.15) lists the devices that it turns it on for, leaves CPUs out, and
+    trains them as DDP without a word.
+    """
+    plugin = FullyShardedDataParallelPlugin(**(args.fsdp_plugin_args or {}))
+    state = accelerator.state
+    if state.mixed_precision != "no":
+        plugin.set_mixed_precision(state.mixed_precision)
+    state.fsdp_plugin = plugin
+    state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
 
 
 def set_up(*, deepspeed: bool, spread: bool = False) -> None:

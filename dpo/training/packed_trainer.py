@@ -98,7 +98,7 @@ class PackedTrainer(PreferenceTrainer):
             self.weights = {
                 name: by_margin.weigh(pairs) for name, pairs in ({"train": train_dataset} | held_out).items()
             }
-        if reference is not None and reference.load is not None and is_fsdp():
+        if reference is not None and reference.load is not None and is_fsdp(args):
             # Beside FSDP TRL loads a reference for every pass before training, and shards it: it is given ours.
             ref_model = reference.load()
             self.live_reference = PackedForward(base_model(ref_model), backend, args.ld_alpha)

@@ -28,7 +28,7 @@ SHOWN_AS_0 = 5e-5
 def describe(config: TrainingConfig) -> str:
     """The few numbers that a user would want to see before hours of training."""
     stage = config.deepspeed["zero_optimization"]["stage"] if isinstance(config.deepspeed, dict) else "none"
-    sharding = "FSDP" if is_fsdp() else f"ZeRO stage: {stage}"
+    sharding = "FSDP" if is_fsdp(config) else f"ZeRO stage: {stage}"
     compute = ", bfloat16 compute" if config.bf16 else ", float16 compute" if config.fp16 else ""
     rows = "answers" if config.stage == "sft" else "pairs"
     return (

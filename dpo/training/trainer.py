@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import DistributedType
 from peft import PeftModel
 from torch import nn
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from trl import DPOTrainer
 
+from dpo.training.distributed import is_fsdp, shard_between_cpus
 from dpo.training.planning import epoch_order
 
 
@@ -24,8 +26,8 @@ class RunTrainer(Trainer):
     """What our runs do otherwise than transformers' and TRL's trainers. Stands before one of theirs.
 
     Overridden: `_get_train_sampler`, so that both engines take the same rows in the same step; `_get_learning_rate`,
-    since a scheduler that DeepSpeed steps is one step ahead when the log asks; `_save` and `create_model_card`, for
-    what is left on disk.
+    since a scheduler that DeepSpeed steps is one step ahead when the log asks; `create_accelerator_and_postprocess`,
+    which would leave FSDP off between CPU ranks; `_save` and `create_model_card`, for what is left on disk.
 
     Args:
         card: Gives the model card. Without it there is none.
@@ -49,6 +51,12 @@ class RunTrainer(Trainer):
         self.add_callback(FollowEpochs(self.order))
         self.rate_of_step: float | None = None
         self.add_callback(NoteRate(self))
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if is_fsdp(self.args) and self.accelerator.distributed_type is DistributedType.MULTI_CPU:
+            shard_between_cpus(self.accelerator, self.args)
+            self.is_fsdp_enabled = True
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if self.args.train_sampling_strategy in ("random", "sequential"):

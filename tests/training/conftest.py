@@ -76,11 +76,13 @@ Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def launch(session_cache: Path, tmp_path: Path) -> Launch:
-    """Runs main.py as a user would, under a launcher, in a process of its own."""
+    """Runs main.py as a user would, under a launcher, in a process of its own; or a script that runs more than that."""
 
-    def run(launcher: list[str], *flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        launcher: list[str], *flags: str, script: Path = ROOT / "main.py", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         bin_folder = Path(sys.executable).parent
-        command = [str(bin_folder / launcher[0]), *launcher[1:], str(ROOT / "main.py"), *flags]
+        command = [str(bin_folder / launcher[0]), *launcher[1:], str(script), *flags]
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "DPO_"))}
         offline = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "DPO_CACHE": str(session_cache)}
         return subprocess.run(

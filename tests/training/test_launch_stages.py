@@ -1,6 +1,7 @@
 """Stages, adapters and FSDP under the launchers, on a tiny model."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from .conftest import ROOT, Launch
 from .test_launch import LOG_2, short_run, train_losses
 
+TELL_SHARDS = Path(__file__).parent / "tell_shards.py"
 TWO_RANKS = ["deepspeed", "--num_gpus", "2", "--master_port", "29617"]
 
 
@@ -28,17 +30,35 @@ def assert_close(one: Path, other: Path) -> None:
         torch.testing.assert_close(found, expected[name], rtol=1e-3, atol=1e-3)
 
 
+def launch_fsdp(launch: Launch, *flags: str) -> None:
+    """A run on two CPU ranks that did shard the model, and said so."""
+    command = ["accelerate", "launch", "--config_file", str(ROOT / "ds_configs/fsdp2.yaml"), "--num_processes", "2"]
+    done = launch([*command, "--main_process_port", "29618"], *flags, script=TELL_SHARDS, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "device: cpu:0; FSDP" in done.stdout
+    (counts,) = set(re.findall(r"sharded: (\d+) of (\d+) parameters", done.stdout))
+    assert counts[0] == counts[1] != "0"
+
+
 def test_fsdp2_gives_what_zero3_gives(launch: Launch, tiny_model, rows, tmp_path):
     zero3, fsdp = tmp_path / "zero3", tmp_path / "fsdp"
     done = launch(TWO_RANKS, *short_run(tiny_model, rows, zero3), *zero(3))
     assert done.returncode == 0, done.stderr[-3000:]
-    command = ["accelerate", "launch", "--config_file", str(ROOT / "ds_configs/fsdp2.yaml"), "--num_processes", "2"]
-    done = launch([*command, "--main_process_port", "29618"], *short_run(tiny_model, rows, fsdp))
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "FSDP" in done.stdout
+    launch_fsdp(launch, *short_run(tiny_model, rows, fsdp))
     assert train_losses(fsdp) == pytest.approx(train_losses(zero3), rel=1e-3)
     assert train_losses(fsdp)[2] < LOG_2 - 1e-3
     assert_close(fsdp, zero3)
+
+
+@pytest.mark.parametrize("flags", [("--stage", "sft"), ("--lora_rank", "4")], ids=["sft", "lora"])
+def test_fsdp2_trains_as_one_process_does(flags, launch: Launch, tiny_model, rows, tmp_path):
+    one, fsdp = tmp_path / "one", tmp_path / "fsdp"
+    flags = (*flags, "--learning_rate", "1e-2")
+    done = launch(["python"], *short_run(tiny_model, rows, one), *flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    launch_fsdp(launch, *short_run(tiny_model, rows, fsdp), *flags)
+    assert train_losses(fsdp) == pytest.approx(train_losses(one), rel=1e-3)
+    assert train_losses(fsdp)[2] < train_losses(fsdp)[0] - 1e-3
 
 
 def test_sft_leaves_a_model_that_dpo_takes_by_its_path(launch: Launch, tiny_model, rows, tmp_path):
