@@ -5,6 +5,7 @@ Hu et al. 2021, arXiv:2106.09685; QLoRA: Dettmers et al. 2023, arXiv:2305.14314.
 
 __all__ = [
     "base_model",
+    "complete_reference_adapter",
     "check_lora",
     "describe_adapter",
     "describe_reference",
@@ -142,6 +143,21 @@ def check_targets(targets: list[str], model: PreTrainedModel) -> None:
 
 def base_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def complete_reference_adapter(model: nn.Module) -> None:
+    """Make the copy of an adapter that TRL keeps as its reference equal to the adapter, whatever that is made of.
+
+    TRL (1.16) copies parameters with ".default." in their names. PEFT's names end with ".default" for LoRA on
+    embeddings, single tokens and IA3, which would begin anew in the reference.
+    """
+    if not (isinstance(model, PeftModel) and "ref" in model.peft_config):
+        return
+    for name, parameter in model.named_parameters():
+        parts = name.split(".")
+        if "default" in parts:
+            copy = model.get_parameter(".".join("ref" if part == "default" else part for part in parts))
+            copy.data.copy_(parameter.data)
 
 
 def drop_reference_adapter(model: nn.Module) -> None:

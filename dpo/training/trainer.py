@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from trl import DPOTrainer
 
 from dpo.training.distributed import is_fsdp, shard_between_cpus
+from dpo.training.lora import complete_reference_adapter
 from dpo.training.planning import epoch_order
 
 
@@ -114,6 +115,9 @@ class PreferenceTrainer(RunTrainer, DPOTrainer):
     Overridden, beside what RunTrainer overrides: `_prepare_dataset`, which would render and tokenize once more.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, callbacks=[CompleteReference()], **kwargs)
+
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])
 
@@ -165,6 +169,13 @@ def current_umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
+
+
+class CompleteReference(TrainerCallback):
+    """Completes an adapter's copy once TRL has made it, and before it computes anything with it."""
+
+    def on_init_end(self, args: Any, state: Any, control: Any, *, model: nn.Module, **kwargs: Any) -> None:
+        complete_reference_adapter(model)
 
 
 class NoteRate(TrainerCallback):

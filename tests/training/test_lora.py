@@ -1,12 +1,13 @@
 """LoRA: what gets an adapter, what the reference is, and what is refused."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import IA3Config, LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from dpo.errors import ConfigError
@@ -213,6 +214,36 @@ def test_an_adapter_that_goes_on_is_compared_with_what_it_was(cached, bench):
     after = PeftModel.from_pretrained(load(bench.tiny_model), bench.tmp_path / "second").state_dict()
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+EVERYWHERE = {
+    "embeddings": LoraConfig(r=2, target_modules=["embed_tokens", "q_proj"], task_type="CAUSAL_LM"),
+    "tokens": LoraConfig(
+        r=2, target_modules=["q_proj"], trainable_token_indices=list(range(250)), task_type="CAUSAL_LM"
+    ),
+    "ia3": IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], task_type="CAUSAL_LM"),
+}
+"""Adapters whose parameters PEFT keeps in another way than LoRA's on linear layers."""
+
+
+@pytest.mark.parametrize("kind", [PackedTrainer, PreferenceTrainer])
+@pytest.mark.parametrize("adapter", EVERYWHERE.values(), ids=EVERYWHERE)
+def test_the_reference_of_an_adapter_that_goes_on_is_all_of_it(adapter, kind, bench):
+    def untied() -> Any:
+        """PEFT would give a tied head the tokens too."""
+        return AutoModelForCausalLM.from_pretrained(bench.tiny_model, dtype=torch.float32, tie_word_embeddings=False)
+
+    first = PeftModel(untied(), adapter)
+    set_seed(0)
+    for parameter in first.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    first.save_pretrained(bench.tmp_path / "first")
+    model = PeftModel.from_pretrained(untied(), bench.tmp_path / "first", is_trainable=True)
+    engine = {"engine": "padded"} if kind is PreferenceTrainer else {"reference_cache": "none"}
+    losses = bench.losses(bench.trainer(kind, model=model, **engine))
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-5)
+    assert losses[-1] < losses[0]
 
 
 def test_an_adapters_dropout_is_not_taken_for_the_models(bench):
