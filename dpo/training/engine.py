@@ -46,4 +46,6 @@ def why_padded_by_flags(args: DPOConfig) -> str | None:
         return f"--train_sampling_strategy {args.train_sampling_strategy} is for padded batches"
     if args.sync_ref_model:
         return "--sync_ref_model is computed there"
+    if args.neftune_noise_alpha:
+        return "--neftune_noise_alpha scales noise by the length of a row, which is a whole pack otherwise"
     return None

@@ -154,6 +154,7 @@ def test_the_launchers_local_rank_is_accepted():
             ["--loss", "simpo", "--sync_ref_model", "true"],
             "packed alone, and this run is padded, since --sync_ref_model",
         ),
+        (["--loss", "simpo", "--neftune_noise_alpha", "5"], "this run is padded, since --neftune_noise_alpha"),
         (["--loss", "nca_pair", "--f_divergence_type", "forward_kl"], "not read by --loss nca_pair"),
         (["--loss", "sigmoid", "bco_pair", "--f_divergence_type", "forward_kl"], "not read by --loss bco_pair"),
         (["--simpo_gamma", "1"], "(?s)not read by --loss sigmoid.*It belongs to: simpo"),
