@@ -113,7 +113,7 @@ class PackedTrainer(PreferenceTrainer):
             **options,
         )
         args.precompute_ref_log_probs = False
-        if args.stage == "sft" or reference is not None:
+        if reference is not None or not self.objective.needs_reference:
             drop_reference_adapter(self.model)
         self.metrics = Metrics(self.objective)
         self.reference_runtime_s = 0.0 if self.reference_pass is None else self.reference_pass.runtime_s

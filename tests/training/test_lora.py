@@ -246,6 +246,15 @@ def test_the_reference_of_an_adapter_that_goes_on_is_all_of_it(adapter, kind, be
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("flags", [{"loss": ["simpo"]}, {"reference_free": True}], ids=str)
+def test_no_copy_of_an_adapter_stays_where_no_reference_is_read(flags, bench):
+    model = PeftModel.from_pretrained(load(bench.tiny_model), trained_adapter(bench), is_trainable=True)
+    trainer = bench.trainer(model=model, name="second", **flags)
+    assert set(trainer.model.peft_config) == {"default"}
+    assert not any(".ref." in name for name, _ in trainer.model.named_parameters())
+    assert len(bench.losses(trainer)) == 3
+
+
 def test_an_adapters_dropout_is_not_taken_for_the_models(bench):
     set_seed(0)
     trainer = bench.trainer(reference_cache="none", lora_dropout=0.5)
