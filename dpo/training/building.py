@@ -45,7 +45,6 @@ def build_trainer(
         "eval_dataset": prepared.eval,
         "processing_class": tokenizer,
         "peft_config": adapter,
-        "lora_dropout": config.lora_dropout,
         "card": lambda trainer: model_card(
             config,
             HUB_ID if config.model_name_or_path == EMBEDDED else str(config.model_name_or_path),

@@ -28,10 +28,7 @@ from dpo.models import LocatedModel
 if TYPE_CHECKING:
     from dpo.training.config import TrainingConfig
 
-OF_NEW_ADAPTERS = (
-    *("lora_alpha", "lora_dropout", "lora_target_modules", "lora_all_linear", "use_dora", "use_rslora"),
-    "load_in_4bit",
-)
+OF_NEW_ADAPTERS = ("lora_alpha", "lora_dropout", "lora_target_modules", "lora_all_linear", "use_dora", "use_rslora")
 """Flags that --lora_rank must stand beside."""
 LAYERS = (nn.Linear, Conv1D)
 
@@ -42,11 +39,16 @@ def check_lora(config: "TrainingConfig") -> None:
     Raises:
         ConfigError: naming the flag.
     """
+    if config.load_in_4bit:
+        check_quantization(config)
     if config.lora_rank is None:
         defaults = type(config).__dataclass_fields__
+        way_out = "pass --lora_rank as well, such as 16."
+        if config.trains_adapter:
+            way_out = f"leave it out, since {config.model_name_or_path} is an adapter with a configuration of its own."
         for name in OF_NEW_ADAPTERS:
             if getattr(config, name) != defaults[name].default:
-                raise ConfigError(f"--{name} belongs to a new LoRA adapter: pass --lora_rank as well, such as 16.")
+                raise ConfigError(f"--{name} belongs to a new LoRA adapter: {way_out}")
         return
     if config.lora_rank < 1:
         raise ConfigError(f"--lora_rank {config.lora_rank}: expected at least 1")
@@ -58,11 +60,14 @@ def check_lora(config: "TrainingConfig") -> None:
         raise ConfigError("--lora_target_modules and --lora_all_linear both say which layers: pass one of the two.")
     if config.lora_all_linear is False and not config.lora_target_modules:
         raise ConfigError("--lora_all_linear false leaves no layer: name some with --lora_target_modules.")
-    if config.load_in_4bit:
-        check_quantization(config)
 
 
 def check_quantization(config: "TrainingConfig") -> None:
+    if not config.trains_adapter:
+        raise ConfigError(
+            "--load_in_4bit holds the model in 4 bits under an adapter, and this run trains the model itself.\n"
+            "  Pass --lora_rank as well, such as 16, or an adapter's folder as --model_name_or_path."
+        )
     if find_spec("bitsandbytes") is None:
         raise ConfigError("--load_in_4bit needs bitsandbytes, which is not installed.\n  pip install bitsandbytes")
     zero = config.deepspeed.get("zero_optimization", {}) if isinstance(config.deepspeed, dict) else {}

@@ -31,23 +31,21 @@ class RunTrainer(Trainer):
     which would leave FSDP off between CPU ranks; `_save` and `create_model_card`, for what is left on disk.
 
     Args:
+        model: The model, or one with an adapter that goes on.
         card: Gives the model card. Without it there is none.
-        lora_dropout: Of an adapter, which TRL's --disable_dropout would take for the model's.
     """
 
     def __init__(
         self,
         *args: Any,
+        model: nn.Module,
         card: Callable[["RunTrainer"], str] | None = None,
-        lora_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, model=model, callbacks=[AdapterAsLoaded(self, model)], **kwargs)
         self.card = card
-        if lora_dropout:
-            set_lora_dropout(self.model, lora_dropout)
-        if getattr(self.model, "is_loaded_in_4bit", False) and not self.is_deepspeed_enabled:
-            keep_adapter_in_float32(self.model)
+        if isinstance(self.model, PeftModel):
+            set_lora_dropout(self.model)
         self.order = EpochOrder.of(self.args, len(self.train_dataset))
         self.add_callback(FollowEpochs(self.order))
         self.rate_of_step: float | None = None
@@ -115,9 +113,6 @@ class PreferenceTrainer(RunTrainer, DPOTrainer):
     Overridden, beside what RunTrainer overrides: `_prepare_dataset`, which would render and tokenize once more.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, callbacks=[CompleteReference()], **kwargs)
-
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])
 
@@ -152,17 +147,27 @@ class EpochOrder(Sampler[int]):
         return iter(epoch_order(self.num_pairs, seed=self.seed, epoch=self.epoch))
 
 
-def keep_adapter_in_float32(model: nn.Module) -> None:
-    """Undo TRL's cast of a quantized model's adapter to bfloat16, in which the optimizer's small steps are lost."""
-    for parameter in model.parameters():
+def keep_adapter_in_float32(model: nn.Module, loaded: dict[str, torch.Tensor]) -> None:
+    """Undo TRL's cast of a quantized model's adapter to bfloat16, in which the optimizer's small steps are lost.
+
+    Args:
+        model: With the adapter.
+        loaded: What the parameters of an adapter that goes on were, by name.
+    """
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+            parameter.data = loaded.get(name, parameter.data).to(parameter.device, torch.float32)
 
 
-def set_lora_dropout(model: nn.Module, probability: float) -> None:
+def set_lora_dropout(model: PeftModel) -> None:
+    """Give the adapter the dropout of its own configuration, which TRL's --disable_dropout takes for the model's.
+
+    Its copy for the reference has none.
+    """
+    probability = getattr(model.peft_config["default"], "lora_dropout", 0.0)
     for name, module in model.named_modules():
-        if isinstance(module, nn.Dropout) and "lora_dropout" in name:
-            module.p = probability
+        if isinstance(module, nn.Dropout) and ".lora_dropout." in name:
+            module.p = probability if name.endswith(".default") else 0.0
 
 
 def current_umask() -> int:
@@ -171,10 +176,18 @@ def current_umask() -> int:
     return umask
 
 
-class CompleteReference(TrainerCallback):
-    """Completes an adapter's copy once TRL has made it, and before it computes anything with it."""
+class AdapterAsLoaded(TrainerCallback):
+    """Undoes what TRL has done to an adapter's numbers, before it computes anything with them."""
+
+    def __init__(self, trainer: RunTrainer, model: nn.Module) -> None:
+        self.trainer = trainer
+        self.is_quantized = getattr(model, "is_loaded_in_4bit", False)
+        self.loaded = {name: p.data for name, p in model.named_parameters() if self.is_quantized and p.requires_grad}
 
     def on_init_end(self, args: Any, state: Any, control: Any, *, model: nn.Module, **kwargs: Any) -> None:
+        if self.is_quantized and not self.trainer.is_deepspeed_enabled:
+            keep_adapter_in_float32(model, self.loaded)
+        self.loaded = {}
         complete_reference_adapter(model)
 
 

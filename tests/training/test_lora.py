@@ -11,6 +11,7 @@ from peft import IA3Config, LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from dpo.errors import ConfigError
+from dpo.models import locate
 from dpo.training.config import TrainingConfig
 from dpo.training.lora import describe_adapter, lora_config
 from dpo.training.model import load_model
@@ -87,7 +88,7 @@ def test_targets_that_are_no_layer_list_the_candidates(tiny_model, tmp_path):
     [
         ({"lora_alpha": 4.0}, "--lora_alpha belongs to a new LoRA adapter: pass --lora_rank"),
         ({"use_dora": True}, "--use_dora belongs to a new LoRA adapter"),
-        ({"load_in_4bit": True}, "--load_in_4bit belongs to a new LoRA adapter"),
+        ({"load_in_4bit": True}, "--load_in_4bit holds the model in 4 bits under an adapter"),
         ({"lora_rank": 0}, "expected at least 1"),
         ({"lora_rank": 4, "lora_dropout": 1.0}, "less than 1"),
         ({"lora_rank": 4, "lora_alpha": 0.0}, "above 0"),
@@ -103,6 +104,12 @@ def test_targets_that_are_no_layer_list_the_candidates(tiny_model, tmp_path):
 def test_flags_that_contradict_themselves_are_refused(flags, message, tiny_model, tmp_path):
     with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
         config_for(tiny_model, tmp_path / "out", **flags)
+
+
+def test_flags_of_a_new_adapter_are_refused_beside_one_that_goes_on(bench):
+    folder = trained_adapter(bench)
+    with pytest.raises(ConfigError, match=r"--lora_dropout belongs to a new LoRA adapter: leave it out, since .*first"):
+        config_for(folder, bench.tmp_path / "second", lora_dropout=0.1)
 
 
 def test_an_adapter_takes_a_learning_rate_of_its_own(tiny_model, tmp_path):
@@ -127,14 +134,13 @@ class Bench:
         name = flags.pop("name", "out")
         if not isinstance(model, PeftModel):
             flags |= {"lora_rank": 4, "lora_alpha": 16.0}
-        config = config_for(self.tiny_model, self.tmp_path / name, **flags)
+        config = config_for(flags.pop("config_of", self.tiny_model), self.tmp_path / name, **flags)
         options: dict[str, Any] = {
             "model": model,
             "args": config,
             "train_dataset": self.pairs,
             "processing_class": AutoTokenizer.from_pretrained(self.tiny_model),
             "peft_config": None if isinstance(model, PeftModel) else lora_config(config, model),
-            "lora_dropout": config.lora_dropout,
         }
         if kind is PackedTrainer:
             options |= {"backend": "pairwise", "reference": reference}
@@ -177,9 +183,9 @@ def test_the_model_under_an_adapter_stays_as_it_is(bench):
     assert start
 
 
-def trained_adapter(bench: Bench) -> Path:
+def trained_adapter(bench: Bench, **flags: Any) -> Path:
     """An adapter that does something, saved as a run leaves it."""
-    trainer = bench.trainer(reference_cache="none", name="first")
+    trainer = bench.trainer(reference_cache="none", name="first", **flags)
     trainer.train()
     trainer.save_model()
     return bench.tmp_path / "first"
@@ -263,6 +269,17 @@ def test_an_adapters_dropout_is_not_taken_for_the_models(bench):
     assert bench.losses(trainer)[0] == pytest.approx(0.6931, abs=1e-4), "a new adapter is 0, dropped out or not"
 
 
+def test_an_adapter_that_goes_on_keeps_its_dropout_and_its_reference_has_none(bench):
+    folder = trained_adapter(bench, lora_dropout=0.3)
+    model = PeftModel.from_pretrained(load(bench.tiny_model), folder, is_trainable=True)
+    trainer = bench.trainer(model=model, reference_cache="none", name="second")
+    probabilities = {"default": set(), "ref": set()}
+    for name, module in trainer.model.named_modules():
+        if isinstance(module, torch.nn.Dropout) and ".lora_dropout." in name:
+            probabilities[name.rpartition(".")[2]].add(module.p)
+    assert probabilities == {"default": {0.3}, "ref": {0}}
+
+
 @pytest.mark.parametrize("cached", [False, True])
 def test_an_adapter_trains_on_a_model_of_4_bits(cached, bench, tmp_path):
     config = config_for(bench.tiny_model, tmp_path / "out", lora_rank=4, load_in_4bit=True)
@@ -276,3 +293,25 @@ def test_an_adapter_trains_on_a_model_of_4_bits(cached, bench, tmp_path):
     assert adapter and all(p.dtype == torch.float32 for p in adapter)
     losses = bench.losses(trainer)
     assert losses[0] == pytest.approx(0.6931, abs=1e-4) and losses[-1] < 0.69
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_an_adapter_goes_on_on_a_model_of_4_bits(cached, bench, tmp_path):
+    folder = trained_adapter(bench)
+    adapter, tokenizer = locate(str(folder)), AutoTokenizer.from_pretrained(bench.tiny_model)
+    flags: dict[str, Any] = {"load_in_4bit": True} if cached else {"load_in_4bit": True, "reference_cache": "none"}
+    config = config_for(folder, tmp_path / "second", **flags)
+
+    def load_quantized(*, is_reference: bool) -> Any:
+        return load_model(adapter, config, tokenizer, (), is_reference=is_reference)
+
+    model = load_quantized(is_reference=False)
+    assert model.is_loaded_in_4bit
+    loaded = {name: p.clone() for name, p in model.named_parameters() if p.requires_grad}
+    reference = Reference(load=lambda: load_quantized(is_reference=True), cache=bench.cache()) if cached else None
+    trainer = bench.trainer(model=model, reference=reference, config_of=folder, name="second", **flags)
+    trained = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+    assert trained.keys() == loaded.keys()
+    assert all(torch.equal(p, loaded[name]) for name, p in trained.items()), "TRL would have rounded it to bfloat16"
+    losses = bench.losses(trainer)
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-5) and losses[-1] < losses[0]
