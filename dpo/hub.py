@@ -35,10 +35,10 @@ def find_file(model: str, name: str, revision: str | None = None, *, optional: b
         return Path(huggingface_hub.hf_hub_download(model, name, revision=revision))
     except EntryNotFoundError as error:
         if isinstance(error, huggingface_hub.errors.LocalEntryNotFoundError) and not optional:
-            raise unreachable(model, error) from error
+            raise unreachable(model, revision, error) from error
         return None
     except Exception as error:  # whatever the Hub or the network say, the user's way out is the same
-        raise unreachable(model, error) from error
+        raise unreachable(model, revision, error) from error
 
 
 def is_hub_id(model: str) -> bool:
@@ -46,9 +46,10 @@ def is_hub_id(model: str) -> bool:
     return model.count("/") <= 1 and not model.startswith((".", "/", "~")) and not Path(model).exists()
 
 
-def unreachable(model: str, error: Exception) -> TokenizerError:
+def unreachable(model: str, revision: str | None, error: Exception) -> TokenizerError:
+    at = f" at revision {revision}" if revision else ""
     return TokenizerError(
-        f"model {model}: there is no such folder, and the Hub gave no such model: "
+        f"model {model}: there is no such folder, and the Hub gave no such model{at}: "
         f"{type(error).__name__}: {error}\n"
         "  Check the spelling and the network, or pass the path of a model folder."
     )

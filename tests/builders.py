@@ -1,6 +1,8 @@
 """What tests build again and again: tiny tokenizers, messages, pairs, configurations."""
 
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -126,6 +128,17 @@ def encoded(num_prompt: int, num_chosen: int, num_rejected: int) -> EncodedPair:
 def located(folder: Path) -> LocatedModel:
     """A model's folder, that holds its tokenizer too."""
     return LocatedModel(base=str(folder), tokenizer=str(folder))
+
+
+def put_on_hub(name: str, **revisions: Path) -> str:
+    """Put folders into the Hub's cache as the revisions of a repository, and return its name."""
+    cached = Path(os.environ["HF_HUB_CACHE"]) / f"models--{name.replace('/', '--')}"
+    shutil.rmtree(cached, ignore_errors=True)
+    for number, (revision, folder) in enumerate(revisions.items()):
+        shutil.copytree(folder, cached / "snapshots" / f"{number:040x}")
+        (cached / "refs").mkdir(exist_ok=True)
+        (cached / "refs" / revision).write_text(f"{number:040x}")
+    return name
 
 
 def data_config(datasets: Sequence[str] = ("triplets",), **values: Any) -> DataConfig:

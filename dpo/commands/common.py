@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def add_data_flags(parser: argparse.ArgumentParser, *, leave_out: Collection[str] = ()) -> None:
     parser.add_argument("--model_name_or_path", required=True, help="Folder or Hub id; its tokenizer alone is read.")
     parser.add_argument("--trust_remote_code", action="store_true", help="For tokenizers with code of their own.")
-    parser.add_argument("--model_revision", help="Branch, tag or commit of a Hub model.")
+    parser.add_argument("--model_revision", help="Branch, tag or commit of a Hub model or adapter.")
     add_fields(parser, DataConfig, "data", leave_out=leave_out)
 
 
@@ -40,8 +40,7 @@ def tokenizer_of(options: argparse.Namespace) -> "Tokenizer":
     """
     from dpo.data.tokenization import load_tokenizer  # here, so that --help need not wait for tokenizers
 
+    located = locate(options.model_name_or_path, revision=options.model_revision)
     return load_tokenizer(
-        locate(options.model_name_or_path, revision=options.model_revision).tokenizer,
-        revision=options.model_revision,
-        trust_remote_code=options.trust_remote_code,
+        located.tokenizer, revision=located.tokenizer_revision, trust_remote_code=options.trust_remote_code
     )

@@ -38,7 +38,7 @@ def add_to(commands: Any) -> None:
         default=4,
         help="Prompts to compare logits on, which loads each model whole, in float32. 0 leaves it out. Default: 4.",
     )
-    parser.add_argument("--model_revision", help="Branch, tag or commit of a Hub base.")
+    parser.add_argument("--model_revision", help="Branch, tag or commit of a Hub base. Default: the adapter's.")
     parser.add_argument("--trust_remote_code", action="store_true", help="For models with code of their own.")
     parser.set_defaults(command=run, parser=parser)
 

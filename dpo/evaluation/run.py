@@ -112,7 +112,9 @@ class Evaluation:
         return Subject(name=name, located=located, tokenizer=chat_tokenizer, held_out=held_out)
 
     def tokenizer_of(self, located: LocatedModel) -> Tokenizer:
-        return load_tokenizer(located.tokenizer, trust_remote_code=self.trust_remote_code)
+        return load_tokenizer(
+            located.tokenizer, revision=located.tokenizer_revision, trust_remote_code=self.trust_remote_code
+        )
 
     def measure(self, subject: Subject, reference: LocatedModel | None) -> dict[str, Measure]:
         """A model's measures. It is let go before the reference is loaded.

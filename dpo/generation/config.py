@@ -32,7 +32,10 @@ class GenerationConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str
-    model_revision: str | None = Field(default=None, description="Branch, tag or commit of a Hub model.")
+    model_revision: str | None = Field(
+        default=None,
+        description="Branch, tag or commit of a Hub model or adapter; beside an adapter's folder, of its base.",
+    )
     trust_remote_code: bool = Field(default=False, description="For models and tokenizers with code of their own.")
     pair: Literal["given", "best_worst"] = Field(
         default="given",

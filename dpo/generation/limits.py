@@ -22,11 +22,11 @@ class Limits:
     """The tokens at which the model's author lets an answer end."""
 
 
-def read_limits(located: LocatedModel, revision: str | None = None) -> Limits:
+def read_limits(located: LocatedModel) -> Limits:
     """The limits of a model, or of the one that an adapter stands on."""
-    config = read_json(find_file(located.base, "config.json", revision))
+    config = read_json(find_file(located.base, "config.json", located.base_revision))
     config |= config.get("text_config") or {}
-    generation = read_json(find_file(located.base, "generation_config.json", revision, optional=True))
+    generation = read_json(find_file(located.base, "generation_config.json", located.base_revision, optional=True))
     return Limits(
         context=next((config[name] for name in CONTEXT_NAMES if config.get(name)), None),
         end_ids=ids_of(generation.get("eos_token_id", config.get("eos_token_id"))),

@@ -57,10 +57,10 @@ def generate(config: GenerationConfig, data: DataConfig, file: Path, *, overwrit
     """
     located = locate(config.model, revision=config.model_revision)
     tokenizer = load_tokenizer(
-        located.tokenizer, revision=config.model_revision, trust_remote_code=config.trust_remote_code
+        located.tokenizer, revision=located.tokenizer_revision, trust_remote_code=config.trust_remote_code
     )
     encoder = make_encoder(tokenizer, data)
-    limits = read_limits(located, config.model_revision)
+    limits = read_limits(located)
     if limits.context is not None and config.max_new_tokens >= limits.context:
         raise ConfigError(
             f"--max_new_tokens {config.max_new_tokens}: the model reads {limits.context} tokens, prompt and answer "

@@ -27,7 +27,6 @@ class TransformersBackend:
         model = load_causal_lm(
             located,
             dtype=resolve_dtype(config.dtype, self.device),
-            revision=config.model_revision,
             trust_remote_code=config.trust_remote_code,
         )
         self.model = model.to(self.device).eval()

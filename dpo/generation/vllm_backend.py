@@ -39,8 +39,8 @@ class VllmBackend:
             self.engine = vllm.LLM(
                 model=located.base,
                 tokenizer=located.tokenizer,
-                revision=config.model_revision,
-                tokenizer_revision=config.model_revision,
+                revision=located.base_revision,
+                tokenizer_revision=located.tokenizer_revision,
                 trust_remote_code=config.trust_remote_code,
                 # vLLM's own "auto" follows what the weights are stored in.
                 dtype=str(resolve_dtype(config.dtype, choose_device())).removeprefix("torch."),

@@ -62,7 +62,7 @@ class AdaptedModel:
             ModelError: it is no LoRA adapter, or does not fit the base.
         """
         assert located.adapter is not None
-        adapter_config = read_adapter_config(located.adapter)
+        adapter_config = read_adapter_config(located.adapter, located.adapter_revision)
         base = hollow_model(config, located.base, trust_remote_code=trust_remote_code)
         state = base.state_dict()
         hollow = [*base.parameters()]  # kept, so that no later parameter has the id of one of them
@@ -162,14 +162,14 @@ def trains_bias(layer: BaseTunerLayer) -> bool:
     return any(getattr(layer, "lora_bias", {}).values())
 
 
-def read_adapter_config(adapter: str) -> Any:
+def read_adapter_config(adapter: str, revision: str | None) -> Any:
     """PEFT's configuration of a LoRA adapter.
 
     Raises:
         ModelError: it is of another kind, or cannot be read.
     """
     try:
-        config = PeftConfig.from_pretrained(adapter)
+        config = PeftConfig.from_pretrained(adapter, revision=revision)
     except (KeyError, OSError, TypeError, ValueError) as error:
         raise ModelError(f"--adapter {adapter}: PEFT cannot read its adapter_config.json: {error}") from error
     kind = getattr(config.peft_type, "value", config.peft_type)
@@ -234,7 +234,7 @@ def load_onto(base: PreTrainedModel, located: LocatedModel, config: Any) -> Peft
     except ValueError as error:  # there is nothing of the names that it targets
         raise ModelError(f"{does_not_fit}{error}") from error
     try:
-        weights = load_peft_weights(located.adapter, device="cpu")
+        weights = load_peft_weights(located.adapter, device="cpu", revision=located.adapter_revision)
     except (OSError, SafetensorError, ValueError) as error:
         raise ModelError(f"--adapter {located.adapter}: its weights cannot be read: {error}") from error
     try:

@@ -34,8 +34,8 @@ PROMPTS = (
 EXACT = 1e-4
 """What float32's rounding of sums in another order may come to, of the largest logit. A wrong merge is far above it."""
 OF_ROUNDING = 0.1
-"""What may be left of the effect of rounding to a narrower dtype when both sides are rounded, since sums in another order
-round some weights to the other side. 0.0004 was (SmolLM2-135M in bfloat16)."""
+"""What may be left of the effect of rounding to a narrower dtype when both sides are rounded, since sums in another
+order round some weights to the other side. 0.0004 was (SmolLM2-135M in bfloat16)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,6 @@ def compare(
     *,
     num_prompts: int,
     written: Written,
-    revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> Comparison:
     """Compute both models' logits, one model in memory at a time.
@@ -96,7 +95,6 @@ def compare(
         tokenizer: Its.
         num_prompts: How many of PROMPTS.
         written: What its weights are stored in.
-        revision: Branch, tag or commit of a Hub base.
         trust_remote_code: For models with code of their own.
 
     Raises:
@@ -105,7 +103,7 @@ def compare(
     ids = [tokenizer(prompt, return_tensors="pt").input_ids for prompt in PROMPTS[:num_prompts]]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of PEFT's, to its own developers
-        model = load_causal_lm(located, dtype=torch.float32, revision=revision, trust_remote_code=trust_remote_code)
+        model = load_causal_lm(located, dtype=torch.float32, trust_remote_code=trust_remote_code)
     adapted = logits(model, ids)
     with model.disable_adapter():
         without = logits(model, ids)

@@ -46,12 +46,14 @@ def check_output(folder: Path, *, overwrite: bool, inputs: Iterable[str]) -> Non
         raise ConfigError(f"--overwrite: {folder} holds no merge, and is left as it is.\n  Choose another folder.")
 
 
-def write_config(folder: Path, config: "PretrainedConfig", located: LocatedModel, revision: str | None) -> None:
+def write_config(folder: Path, config: "PretrainedConfig", located: LocatedModel) -> None:
     """Configuration of the model and of generation, the adapter's own where it has one; code that the base brings."""
     config.save_pretrained(folder)
-    generation = find_file(located.adapter, GENERATION, optional=True) if located.adapter else None
-    if file := generation or find_file(located.base, GENERATION, revision, optional=True):
-        shutil.copyfile(file, folder / GENERATION)
+    generation = find_file(located.base, GENERATION, located.base_revision, optional=True)
+    if located.adapter is not None:
+        generation = find_file(located.adapter, GENERATION, located.adapter_revision, optional=True) or generation
+    if generation is not None:
+        shutil.copyfile(generation, folder / GENERATION)
     if Path(located.base).is_dir():
         for code in Path(located.base).glob("*.py"):
             shutil.copyfile(code, folder / code.name)

@@ -35,7 +35,6 @@ class MergeOptions:
     """float32, float16 or bfloat16; None keeps what each weight is stored in."""
     max_shard_size: str = "5GB"
     check_prompts: int = 4
-    model_revision: str | None = None
     trust_remote_code: bool = False
 
 
@@ -63,19 +62,15 @@ def merge(located: LocatedModel, options: MergeOptions, *, progress: bool = Fals
 
 def build(located: LocatedModel, options: MergeOptions, folder: Path, progress: bool) -> Merge:
     start = time.monotonic()
-    config = load_config(located.base, options)
-    tokenizer = load_chat_tokenizer(
-        located,
-        revision=options.model_revision if located.tokenizer == located.base else None,
-        trust_remote_code=options.trust_remote_code,
-    )
+    config = load_config(located, options)
+    tokenizer = load_chat_tokenizer(located, trust_remote_code=options.trust_remote_code)
     adapted = AdaptedModel.of(located, copy.deepcopy(config), trust_remote_code=options.trust_remote_code)
     written, reason = write_weights(adapted, located, options, folder, config, progress)
     if options.dtype is not None:
         config.dtype = getattr(torch, options.dtype)
     if adapted.parted():
         config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
-    write_config(folder, config, located, options.model_revision)
+    write_config(folder, config, located)
     tokenizer.save_pretrained(folder)
     num_layers, num_replaced = adapted.num_lora_layers, adapted.num_replaced
     merging_s, peak = time.monotonic() - start, peak_memory_gib()
@@ -99,7 +94,7 @@ def build(located: LocatedModel, options: MergeOptions, folder: Path, progress: 
     return merged
 
 
-def load_config(base: str, options: MergeOptions) -> PretrainedConfig:
+def load_config(located: LocatedModel, options: MergeOptions) -> PretrainedConfig:
     """The base's configuration.
 
     Raises:
@@ -107,13 +102,13 @@ def load_config(base: str, options: MergeOptions) -> PretrainedConfig:
     """
     try:
         config = AutoConfig.from_pretrained(
-            base, revision=options.model_revision, trust_remote_code=options.trust_remote_code
+            located.base, revision=located.base_revision, trust_remote_code=options.trust_remote_code
         )
     except (ImportError, OSError, ValueError) as error:
-        raise ModelError(f"model {base}: transformers cannot read its config.json: {error}") from error
+        raise ModelError(f"model {located.base}: transformers cannot read its config.json: {error}") from error
     if getattr(config, "quantization_config", None) is not None:
         raise ModelError(
-            f"model {base}: its weights are quantized, and cannot take what is merged into them.\n"
+            f"model {located.base}: its weights are quantized, and cannot take what is merged into them.\n"
             "  Pass the model that it was quantized from: --model NAME --other_base."
         )
     return config
@@ -134,7 +129,7 @@ def write_weights(
     """
     dtype = getattr(torch, options.dtype) if options.dtype else None
     size = options.max_shard_size
-    files = find_shards(located.base, options.model_revision)
+    files = find_shards(located.base, located.base_revision)
     reason = why_whole(adapted, files)
     if files is not None and reason is None:
         return merge_shards(adapted, files, folder, dtype=dtype, max_shard_size=size, progress=progress), None
@@ -144,7 +139,6 @@ def write_weights(
         folder,
         dtype=dtype or config.dtype or torch.float32,
         max_shard_size=size,
-        revision=options.model_revision,
         trust_remote_code=options.trust_remote_code,
     )
     return written, reason
@@ -168,7 +162,6 @@ def check(
         tokenizer,
         num_prompts=options.check_prompts,
         written=written,
-        revision=options.model_revision,
         trust_remote_code=options.trust_remote_code,
     )
     if not comparison.agrees():

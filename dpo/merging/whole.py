@@ -20,7 +20,6 @@ def merge_whole(
     *,
     dtype: torch.dtype,
     max_shard_size: str,
-    revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> Written:
     """Load the base in float32, let PEFT merge the adapter into it, and save it.
@@ -33,7 +32,7 @@ def merge_whole(
             f"{located.base}: {tied[0]} is tied to another weight, and its adapter is its own.\n"
             "  Where the base has no safetensors, save it as such first; else use base and adapter as they are."
         )
-    model = load_causal_lm(located, dtype=torch.float32, revision=revision, trust_remote_code=trust_remote_code)
+    model = load_causal_lm(located, dtype=torch.float32, trust_remote_code=trust_remote_code)
     try:
         merged = model.merge_and_unload(safe_merge=True).to(dtype)
     except (NotImplementedError, RuntimeError, ValueError) as error:

@@ -37,7 +37,7 @@ def build_trainer(
     def load_reference() -> PreTrainedModel | PeftModel:
         return load_model(located, config, tokenizer, prepared.added_tokens, is_reference=True)
 
-    adapter = lora_config(config, policy)
+    adapter = lora_config(config, policy, revision=located.base_revision)
     options: dict[str, Any] = {
         "model": policy,
         "args": config,
@@ -89,9 +89,9 @@ def reference_cache(
     """Where the reference's log-probabilities are kept, by what they depend on; None where they are computed live."""
     if config.reference_folder is None:
         return None
-    weights = weights_fingerprint(located.base, config.model_revision)
+    weights = weights_fingerprint(located.base, located.base_revision)
     if located.adapter is not None:
-        weights |= weights_fingerprint(located.adapter, config.model_revision, configuration=ADAPTER_CONFIG)
+        weights |= weights_fingerprint(located.adapter, located.adapter_revision, configuration=ADAPTER_CONFIG)
     identity: dict[str, Any] = {
         "weights": weights,
         "computes": [str(config.dtype), bool(config.bf16), bool(config.fp16), config.device.type, backend],

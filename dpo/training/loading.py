@@ -19,7 +19,6 @@ def load_causal_lm(
     located: LocatedModel,
     *,
     dtype: torch.dtype | str = "auto",
-    revision: str | None = None,
     trust_remote_code: bool = False,
     is_trainable: bool = False,
     **options: Any,
@@ -27,9 +26,8 @@ def load_causal_lm(
     """A causal language model, with its adapter where it has one.
 
     Args:
-        located: Where it lies.
+        located: Where it lies, on the Hub at which revision.
         dtype: Of the weights; "auto" is as they are stored.
-        revision: Branch, tag or commit of a Hub model.
         trust_remote_code: For models with code of their own.
         is_trainable: Whether an adapter's weights take gradients.
         options: Of from_pretrained, such as attn_implementation, device_map or quantization_config.
@@ -39,7 +37,7 @@ def load_causal_lm(
     """
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            located.base, revision=revision, dtype=dtype, trust_remote_code=trust_remote_code, **options
+            located.base, revision=located.base_revision, dtype=dtype, trust_remote_code=trust_remote_code, **options
         )
     except (ImportError, OSError, RuntimeError, SafetensorError, ValueError) as error:
         # A RuntimeError is also what bitsandbytes says of a device that it does not know.
@@ -49,20 +47,24 @@ def load_causal_lm(
     from peft import PeftModel  # seconds, for adapters alone
 
     try:
-        return PeftModel.from_pretrained(model, located.adapter, is_trainable=is_trainable)
+        adapted = PeftModel.from_pretrained(
+            model, located.adapter, revision=located.adapter_revision, is_trainable=is_trainable
+        )
     except (ImportError, OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise ModelError(f"adapter {located.adapter}: cannot be loaded onto {located.base}: {error}") from error
+    adapted.peft_config["default"].revision = located.base_revision  # which training on saves with the adapter
+    return adapted
 
 
-def load_chat_tokenizer(
-    located: LocatedModel, *, revision: str | None = None, trust_remote_code: bool = False
-) -> PreTrainedTokenizerBase:
+def load_chat_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Transformers' tokenizer of a model or an adapter.
 
     Raises:
         TokenizerError: it cannot be loaded.
     """
     try:
-        return AutoTokenizer.from_pretrained(located.tokenizer, revision=revision, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(
+            located.tokenizer, revision=located.tokenizer_revision, trust_remote_code=trust_remote_code
+        )
     except (ImportError, OSError, ValueError) as error:
         raise TokenizerError(f"model {located.tokenizer}: transformers cannot load the tokenizer: {error}") from error

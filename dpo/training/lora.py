@@ -90,8 +90,13 @@ def quantization(config: "TrainingConfig") -> BitsAndBytesConfig | None:
     )
 
 
-def lora_config(config: "TrainingConfig", model: PreTrainedModel) -> LoraConfig | None:
+def lora_config(config: "TrainingConfig", model: PreTrainedModel, *, revision: str | None = None) -> LoraConfig | None:
     """The adapter that the flags ask for, as PEFT takes it; None where they ask for none.
+
+    Args:
+        config: The run's flags.
+        model: What it is put on; its weights are not looked at.
+        revision: Of the model on the Hub, by which the adapter will find it again.
 
     Raises:
         ConfigError: a target is no layer of the model, or its head. The message lists the layers there are.
@@ -107,6 +112,7 @@ def lora_config(config: "TrainingConfig", model: PreTrainedModel) -> LoraConfig 
         target_modules=config.lora_target_modules or "all-linear",  # PEFT's word leaves the head out
         use_dora=config.use_dora,
         use_rslora=config.use_rslora,
+        revision=revision,
         task_type="CAUSAL_LM",
     )
 

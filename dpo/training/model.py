@@ -50,7 +50,6 @@ def load_model(
         return load_causal_lm(
             located,
             dtype=config.dtype,
-            revision=config.model_revision,
             trust_remote_code=config.trust_remote_code,
             is_trainable=not is_reference,
             **{name: value for name, value in options.items() if value is not None},
@@ -77,7 +76,7 @@ def load_tokenizer_for(
     Raises:
         TokenizerError: it would give a prompt other ids than those that were prepared.
     """
-    tokenizer = load_chat_tokenizer(located, revision=config.model_revision, trust_remote_code=config.trust_remote_code)
+    tokenizer = load_chat_tokenizer(located, trust_remote_code=config.trust_remote_code)
     if prepared.added_tokens:
         tokenizer.add_special_tokens({"extra_special_tokens": list(prepared.added_tokens)})
     if tokenizer.pad_token is None:

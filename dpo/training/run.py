@@ -102,7 +102,7 @@ def prepare_inputs(data: DataConfig, config: TrainingConfig) -> tuple[LocatedMod
             "  Leave --lora_rank out to go on training it, or merge it first: python -m dpo merge"
         )
     tokenizer = load_tokenizer(
-        located.tokenizer, revision=config.model_revision, trust_remote_code=config.trust_remote_code
+        located.tokenizer, revision=located.tokenizer_revision, trust_remote_code=config.trust_remote_code
     )
     if data.prepared is not None:
         prepared = open_prepared(data.prepared_folder, tokenizer, stage=data.stage)

@@ -67,7 +67,7 @@ def measure(located: LocatedModel, config: TrainingConfig) -> ModelSize:
     unset_hf_deepspeed_config()  # at ZeRO-3, transformers would hand the model to DeepSpeed
     try:
         pretrained = AutoConfig.from_pretrained(
-            located.base, revision=config.model_revision, trust_remote_code=config.trust_remote_code
+            located.base, revision=located.base_revision, trust_remote_code=config.trust_remote_code
         )
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(pretrained, trust_remote_code=config.trust_remote_code)
@@ -89,7 +89,7 @@ def measure(located: LocatedModel, config: TrainingConfig) -> ModelSize:
 def adapter_of(located: LocatedModel, config: TrainingConfig) -> PeftConfig | None:
     """The adapter that is trained, a new one or the model's own; None where the model itself is."""
     if located.adapter is not None:
-        adapter = PeftConfig.from_pretrained(located.adapter)
+        adapter = PeftConfig.from_pretrained(located.adapter, revision=located.adapter_revision)
         adapter.inference_mode = False
         return adapter
     if config.lora_rank is None:

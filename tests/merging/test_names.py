@@ -37,6 +37,17 @@ def test_names_of_one_folder_are_one_base(base: Path, tmp_path: Path, monkeypatc
         assert locate_base(adapter, name).base == name
 
 
+def test_a_base_on_the_hub_is_taken_at_the_flag_s_revision_or_the_adapter_s(tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    config = {"base_model_name_or_path": "org/small", "revision": "step1000"}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    for model in (None, "org/small"):
+        assert locate_base(str(adapter), model).base_revision == "step1000"
+        assert locate_base(str(adapter), model, revision="step2000").base_revision == "step2000"
+    assert locate_base(str(adapter), "org/moved", other_base=True).base_revision is None
+
+
 def test_another_base_is_refused_with_both_names(base: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()

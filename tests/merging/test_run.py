@@ -1,8 +1,6 @@
 """A merged model against what PEFT itself makes of base and adapter."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from transformers import AutoConfig, AutoTokenizer, GPT2Model, MixtralConfig
 
 from dpo.errors import ModelError
 from dpo.merging.adapted import AdaptedModel
+from tests.builders import put_on_hub
 from tests.merging.conftest import gpt2, llama, load, logits, save_template, weights_of, with_adapter
 
 EQUAL = 3e-5
@@ -122,16 +121,31 @@ def test_experts_that_loading_converts_are_copied_as_they_are(make_base, make_ad
 def test_a_base_in_the_hub_s_cache_is_found_by_its_id(make_base, make_adapter, run_merge) -> None:
     base = make_base(max_shard_size="8KB")
     adapter = make_adapter(base)
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "org/merge-base"}))
-    cached = Path(os.environ["HF_HUB_CACHE"]) / "models--org--merge-base"
-    shutil.copytree(base, cached / "snapshots" / "0123abcd")
-    (cached / "refs").mkdir()
-    (cached / "refs" / "main").write_text("0123abcd")
+    rewrite_config(adapter, base_model_name_or_path=put_on_hub("org/merge-base", main=base))
     account, merged = run_merge(adapter, check_prompts=1)
     assert account.whole_base_because is None
     assert account.comparison.agrees()
     assert_merged(base, adapter, merged)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_base_on_the_hub_is_the_revision_that_the_adapter_names(whole, make_base, make_adapter, run_merge) -> None:
+    base = make_base()
+    adapter = make_adapter(base)
+    if whole:
+        torch.save(weights_of(base / "model.safetensors"), base / "pytorch_model.bin")
+        (base / "model.safetensors").unlink()
+    name = put_on_hub("org/merge-revisions", main=make_base(llama(hidden_size=32), name="wider"), step1000=base)
+    rewrite_config(adapter, base_model_name_or_path=name, revision="step1000")
+    account, merged = run_merge(adapter, check_prompts=1)
+    assert (account.whole_base_because is not None) is whole
+    assert account.comparison.agrees()
+    assert_merged(base, adapter, merged)
+
+
+def rewrite_config(adapter: Path, **changes: str) -> None:
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 def test_half_precision_is_the_float32_merge_rounded_once(make_base, make_adapter, run_merge) -> None:
