@@ -160,7 +160,8 @@ def check_ranges(config: "TrainingConfig") -> None:
         if value is not None and not value > 0:
             raise ConfigError(f"--{name} {value}: expected a number above 0")
     for name in NOT_BELOW_ZERO:
-        if not getattr(config, name) >= 0:
-            raise ConfigError(f"--{name} {getattr(config, name)}: expected 0 or more")
+        value = getattr(config, name)
+        if value is not None and not value >= 0:
+            raise ConfigError(f"--{name} {value}: expected 0 or more")
     if config.max_steps == 0 or config.max_steps < -1:
         raise ConfigError(f"--max_steps {config.max_steps}: expected 1 or more; leave it out to count epochs")

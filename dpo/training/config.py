@@ -11,7 +11,7 @@ from trl import DPOConfig
 
 from dpo.cache import cache_root
 from dpo.errors import ConfigError
-from dpo.models import ADAPTER_CONFIG
+from dpo.models import LocatedModel, locate
 from dpo.training.attention import resolve_attention
 from dpo.training.batches import DEFAULT_GLOBAL_BATCH_SIZE, LARGEST_DEFAULT_MICRO_BATCH, derive_batches
 from dpo.training.checks import check_config
@@ -224,6 +224,9 @@ class TrainingConfig(DPOConfig):
     accumulation_asked: int | None = field(init=False, default=None)
     """gradient_accumulation_steps as the user gave it; None where it follows from the other numbers."""
 
+    located: LocatedModel = field(init=False)
+    """Where the model lies, which says whether it is an adapter."""
+
     deepspeed_file: str | None = field(init=False, default=None)
     """The --deepspeed path as the user gave it."""
 
@@ -234,10 +237,11 @@ class TrainingConfig(DPOConfig):
                 setattr(self, name, str(Path(value).expanduser()) if value.startswith("~") else value)
         if self.report_to is None:
             self.report_to = "wandb" if os.environ.get("WANDB_PROJECT") else "none"
-        if self.learning_rate is None:
-            self.learning_rate = LEARNING_RATES.get(self.stage, 0) * (LORA_FACTOR if self.trains_adapter else 1)
         self.set_losses()
         check_config(self)
+        self.located = self.locate_model()
+        if self.learning_rate is None:
+            self.learning_rate = LEARNING_RATES.get(self.stage, 0) * (LORA_FACTOR if self.trains_adapter else 1)
         self.accumulation_asked = self.gradient_accumulation_steps
         world_size = self.num_devices or int(os.environ.get("WORLD_SIZE", "1"))
         self.global_batch_size, self.per_device_train_batch_size, self.gradient_accumulation_steps = derive_batches(
@@ -263,6 +267,14 @@ class TrainingConfig(DPOConfig):
         # Asked here once, so that an attention that cannot run is refused before the data is prepared.
         self.attention = resolve_attention(self.attn_implementation, half_precision=bool(self.bf16 or self.fp16))
 
+    def locate_model(self) -> LocatedModel:
+        """Follow the model's name.
+
+        Raises:
+            ModelError, TokenizerError: it leads nowhere.
+        """
+        return locate(str(self.model_name_or_path), revision=self.model_revision)
+
     def set_losses(self) -> None:
         """Take --loss or TRL's two flags, and let both say the same from here on."""
         if self.loss and (self.loss_type or self.loss_weights):
@@ -284,7 +296,7 @@ class TrainingConfig(DPOConfig):
     @property
     def trains_adapter(self) -> bool:
         """Whether the model's own weights stay as they are: under a new adapter, or where the model is one already."""
-        return self.lora_rank is not None or (Path(str(self.model_name_or_path)) / ADAPTER_CONFIG).is_file()
+        return self.lora_rank is not None or self.located.adapter is not None
 
     @property
     def dtype(self) -> torch.dtype:

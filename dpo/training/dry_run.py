@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ from dpo.embedded import EMBEDDED
 from dpo.errors import ConfigError, ModelError, TokenizerError
 from dpo.folders import RESULTS
 from dpo.hub import is_hub_id, reach_hub
-from dpo.models import ADAPTER_CONFIG, locate
+from dpo.models import ADAPTER_CONFIG, LocatedModel, locate
 from dpo.recipes import Recipe, Stage, command_argv, first_look, read_recipe
 from dpo.training.config import TrainingConfig
 from dpo.training.distributed import is_main_process
@@ -88,11 +89,11 @@ def show_run(argv: Sequence[str], *, before: Sequence[Stage] = ()) -> None:
     data, flags = parse_flags(list(argv))
     output_dir = Path(str(flags["output_dir"]))
     is_finished = (output_dir / RESULTS).exists() and not flags["overwrite_output_dir"]
-    config = Plan(**flags | ({"overwrite_output_dir": True} if is_finished else {}))
-    notes: list[str] = []
+    config = Plan(before, **flags | ({"overwrite_output_dir": True} if is_finished else {}))
+    notes = config.notes
     if config.num_devices is not None and not torch.accelerator.is_available():
         notes.append("no accelerator here: precision and attention are a CPU's where no flag says otherwise")
-    tokenizer, size = find_model(config, before, notes)
+    tokenizer, size = tokenizer_and_size(config)
     come = [str(stage.output) for stage in before if stage.kind == "generate"]
     sample = read_sample(data, tokenizer, not_there_yet=come)
     sections = [
@@ -108,10 +109,31 @@ def show_run(argv: Sequence[str], *, before: Sequence[Stage] = ()) -> None:
 
 
 class Plan(TrainingConfig):
-    """A run's flags, checked as a run checks them, for devices that need not be here: no process group is started."""
+    """A run's flags, checked as a run checks them, for devices and a model that need not be here.
+
+    Args:
+        before: The stages that may make the model.
+        flags: Of the run.
+    """
+
+    def __init__(self, before: Sequence[Stage] = (), **flags: Any) -> None:
+        self.before = before
+        self.notes: list[str] = []
+        """What stands in for what is not there, a line each."""
+        super().__init__(**flags)
+
+    def locate_model(self) -> LocatedModel:
+        """Where the model lies, or the one that earlier stages make it from."""
+        asked = str(self.model_name_or_path)
+        name = made_from(asked, self.before)
+        if name != asked:
+            self.notes.append(f"stand-in: {asked} is not there yet: configuration and tokenizer of {name}")
+        if name != EMBEDDED and is_hub_id(name):
+            reach_hub()
+        return locate(name, revision=self.model_revision)
 
     @cached_property
-    def _setup_devices(self) -> torch.device:
+    def _setup_devices(self) -> torch.device:  # no process group is started
         self.distributed_state = None
         self._n_gpu = 0 if self.use_cpu else 1
         return torch.device("cpu") if self.use_cpu else torch.accelerator.current_accelerator() or torch.device("cpu")
@@ -121,22 +143,15 @@ class Plan(TrainingConfig):
         return self.num_devices or int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def find_model(
-    config: TrainingConfig, before: Sequence[Stage], notes: list[str]
-) -> tuple[Tokenizer | None, ModelSize | None]:
-    """The model's tokenizer and size, or those of the model that earlier stages make it from; None each without a Hub.
+def tokenizer_and_size(config: Plan) -> tuple[Tokenizer | None, ModelSize | None]:
+    """The model's tokenizer and size; None each where they are on a Hub that cannot be asked.
 
     Raises:
         ModelError, TokenizerError: the model can be looked at, and cannot be used.
     """
-    asked = str(config.model_name_or_path)
-    name = made_from(asked, before)
-    if name != asked:
-        notes.append(f"stand-in: {asked} is not there yet: configuration and tokenizer of {name}")
-    fetched = name != EMBEDDED and is_hub_id(name)
-    is_there = not fetched or reach_hub()
+    located = config.located
+    is_there = not (is_hub_id(located.base) or is_hub_id(located.tokenizer)) or reach_hub()
     try:
-        located = locate(name, revision=config.model_revision)
         tokenizer = load_tokenizer(
             located.tokenizer, revision=located.tokenizer_revision, trust_remote_code=config.trust_remote_code
         )
@@ -144,7 +159,9 @@ def find_model(
     except (ModelError, TokenizerError):
         if is_there:
             raise
-        notes.append(f"stand-in: {name} cannot be fetched: four characters count as a token, its size is not known")
+        config.notes.append(
+            f"stand-in: {located.base} cannot be fetched: four characters count as a token, its size is not known"
+        )
         return None, None
 
 

@@ -16,7 +16,7 @@ from dpo.data.pipeline import MADE_BY_PREPARE, PreparedData, open_prepared, prep
 from dpo.data.tokenization import load_tokenizer
 from dpo.errors import ConfigError, ModelError
 from dpo.folders import RESULTS
-from dpo.models import ADAPTER_CONFIG, LocatedModel, locate
+from dpo.models import ADAPTER_CONFIG
 from dpo.recipes import asks_for_dry_run
 from dpo.training.building import build_trainer
 from dpo.training.checks import WEIGHTS
@@ -51,7 +51,7 @@ def run(argv: list[str]) -> None:
 
 
 def train(data: DataConfig, config: TrainingConfig) -> None:
-    located, prepared = local_main_first(lambda: prepare_inputs(data, config))
+    located, prepared = config.located, local_main_first(lambda: prepare_rows(data, config))
     say(f"\n{prepared.report.table()}\n\n{describe(config)}\n")
 
     tokenizer = load_tokenizer_for(located, config, prepared)
@@ -89,13 +89,13 @@ def train_or_explain(trainer: RunTrainer, config: TrainingConfig) -> TrainOutput
     return result
 
 
-def prepare_inputs(data: DataConfig, config: TrainingConfig) -> tuple[LocatedModel, PreparedData]:
-    """Where the model lies, and the rows as token ids.
+def prepare_rows(data: DataConfig, config: TrainingConfig) -> PreparedData:
+    """The rows as token ids.
 
     Raises:
         ConfigError: a new adapter is asked for on an adapter, or beside new tokens.
     """
-    located = locate(str(config.model_name_or_path), revision=config.model_revision)
+    located = config.located
     if located.adapter is not None and config.lora_rank is not None:
         raise ConfigError(
             f"--lora_rank {config.lora_rank}: {config.model_name_or_path} is an adapter already.\n"
@@ -113,7 +113,7 @@ def prepare_inputs(data: DataConfig, config: TrainingConfig) -> tuple[LocatedMod
             f"--add_control_tokens adds {', '.join(prepared.added_tokens)}, whose embeddings an adapter does not train."
             "\n  Choose a --template whose tokens the model has, such as 'model', or train the whole model first."
         )
-    return located, prepared
+    return prepared
 
 
 def start_output(config: TrainingConfig, prepared: PreparedData) -> None:

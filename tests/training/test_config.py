@@ -9,6 +9,7 @@ from dpo.errors import ConfigError
 from dpo.training.batches import derive_batches
 from dpo.training.config import TrainingConfig
 from dpo.training.flags import parse_flags, resolved_flags
+from tests.builders import put_on_hub
 
 REQUIRED = ["--datasets", "nectar", "--model_name_or_path", "m", "--output_dir", "out"]
 
@@ -348,3 +349,15 @@ def test_help_shows_our_flags_before_those_of_the_libraries(capsys):
     for flag in ("--engine", "--datasets", "--global_batch_size", "--output_dir", "--config"):
         assert f"\n  {flag}" in ours and f"\n  {flag} " not in theirs
     assert "\n  --weight_decay" in theirs
+
+
+@pytest.mark.parametrize("stage", ["dpo", "sft"])
+def test_an_adapter_on_the_hub_is_trained_as_one_in_a_folder_is(stage, tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    name = put_on_hub("org/config-adapter", v2=tmp_path)
+    flags = ("--stage", stage, "--bf16", "true", "--use_cpu", "--model_name_or_path")
+    of_folder = training_config(*flags, str(tmp_path))
+    of_hub = training_config(*flags, name, "--model_revision", "v2")
+    assert of_hub.trains_adapter and of_hub.learning_rate == of_folder.learning_rate
+    assert of_hub.dtype == of_folder.dtype == torch.bfloat16
+    assert of_hub.learning_rate > training_config("--stage", stage).learning_rate
