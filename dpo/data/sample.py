@@ -40,6 +40,8 @@ class Sample:
     """Of each training pair that is kept."""
     num_pairs: float | None = 0
     """Training pairs that all rows give, going by the sample; None where the number of rows is not known."""
+    added_tokens: tuple[str, ...] = ()
+    """Control tokens that the model lacks, and would be given; none where its tokenizer is not known."""
     notes: list[str] = field(default_factory=list)
     """What stands in for what cannot be read, a line each."""
 
@@ -69,12 +71,15 @@ def read_sample(config: DataConfig, tokenizer: Tokenizer | None, *, not_there_ye
     if config.prepared is not None:
         return sample_of_prepared(config, tokenizer)
     sample = Sample(report=DataReport(stage=config.stage))
+    is_known = tokenizer is not None
     if tokenizer is None:
         tokenizer = counts_characters()
         # Whatever the template needs, the model's own tokenizer is taken to have. Answers of one length look identical.
         template = "chatml" if config.template == "model" else config.template
         config = config.model_copy(update={"template": template, "add_control_tokens": True, "keep_identical": True})
     converter = Converter(config, tokenizer)
+    if is_known:
+        sample.added_tokens = tuple(converter.encoder.added_tokens)
     for spec in (*config.datasets, *config.eval_datasets):
         first = first_rows(spec, config, not_there_yet, sample.notes)
         converted = converter.convert(first.source, first.rows)
@@ -106,6 +111,7 @@ def sample_of_prepared(config: DataConfig, tokenizer: Tokenizer | None) -> Sampl
         report=prepared.report,
         lengths=[(len(prompt), len(chosen), len(rejected)) for prompt, chosen, rejected in zip(*parts, strict=True)],
         num_pairs=prepared.report.pairs["train"],
+        added_tokens=prepared.added_tokens,
     )
 
 

@@ -7,6 +7,7 @@ import os
 import shlex
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from dpo.recipes import Recipe, Stage, command_argv, first_look, read_recipe
 from dpo.training.config import TrainingConfig
 from dpo.training.distributed import is_main_process
 from dpo.training.flags import parse_flags
+from dpo.training.lora import check_added_tokens
 from dpo.training.planning import num_micro_batches_within, plan_micro_batches
 from dpo.training.size import ModelSize, holdings, measure
 from dpo.training.summary import describe
@@ -38,6 +40,8 @@ OVER_ALL_ROWS = (
     "weights",
 )
 """Flags of the data that compare pairs with each other, which a sample cannot show."""
+Before = Sequence[tuple[Stage, list[str]]]
+"""The stages before a run, whose output it may start from, and main.py's words for each."""
 
 
 def dry_run(argv: Sequence[str]) -> None:
@@ -67,23 +71,26 @@ def show_stages(recipe: Recipe, stages: Sequence[Stage], flags: Sequence[str]) -
     Raises:
         DPOError: as dry_run.
     """
-    for number, stage in enumerate(recipe.stages):
+    words = [
+        (stage, ["--config", str(recipe.file), *([] if recipe.is_one_run else ["--stage", stage.name]), *flags])
+        for stage in recipe.stages
+    ]
+    for number, (stage, argv) in enumerate(words):
         if stage not in stages:
             continue
         print(f"\n== {stage.name}: stage {number + 1} of {len(recipe.stages)} in {recipe.file}", flush=True)
         if not stage.trains:
             print(f"would run: {shlex.join(['python', '-m', 'dpo', *command_argv(recipe, stage)])}")
             continue
-        argv = ["--config", str(recipe.file), *([] if recipe.is_one_run else ["--stage", stage.name]), *flags]
-        show_run(argv, before=recipe.stages[:number])
+        show_run(argv, before=words[:number])
 
 
-def show_run(argv: Sequence[str], *, before: Sequence[Stage] = ()) -> None:
+def show_run(argv: Sequence[str], *, before: Before = ()) -> None:
     """Say what one run of main.py would do.
 
     Args:
         argv: Its command line.
-        before: The stages whose output it may start from.
+        before: What may make its model and its rows.
     """
     warnings.filterwarnings("ignore", category=FutureWarning)  # as in a run
     data, flags = parse_flags(list(argv))
@@ -94,8 +101,10 @@ def show_run(argv: Sequence[str], *, before: Sequence[Stage] = ()) -> None:
     if config.num_devices is not None and not torch.accelerator.is_available():
         notes.append("no accelerator here: precision and attention are a CPU's where no flag says otherwise")
     tokenizer, size = tokenizer_and_size(config)
-    come = [str(stage.output) for stage in before if stage.kind == "generate"]
+    come = [str(stage.output) for stage, _ in before if stage.kind == "generate"]
     sample = read_sample(data, tokenizer, not_there_yet=come)
+    if not config.has_stand_in:  # a stage before may give the model these tokens
+        check_added_tokens(config, sample.added_tokens)
     sections = [
         describe_model(config, size),
         "\n".join(dict.fromkeys(notes + sample.notes)),
@@ -112,11 +121,11 @@ class Plan(TrainingConfig):
     """A run's flags, checked as a run checks them, for devices and a model that need not be here.
 
     Args:
-        before: The stages that may make the model.
+        before: What may make the model.
         flags: Of the run.
     """
 
-    def __init__(self, before: Sequence[Stage] = (), **flags: Any) -> None:
+    def __init__(self, before: Before = (), **flags: Any) -> None:
         self.before = before
         self.notes: list[str] = []
         """What stands in for what is not there, a line each."""
@@ -124,13 +133,18 @@ class Plan(TrainingConfig):
 
     def locate_model(self) -> LocatedModel:
         """Where the model lies, or the one that earlier stages make it from."""
-        asked = str(self.model_name_or_path)
-        name = made_from(asked, self.before)
-        if name != asked:
-            self.notes.append(f"stand-in: {asked} is not there yet: configuration and tokenizer of {name}")
-        if name != EMBEDDED and is_hub_id(name):
-            reach_hub()
-        return locate(name, revision=self.model_revision)
+        self.start = find_start(str(self.model_name_or_path), self.model_revision, self.before)
+        if self.has_stand_in:
+            self.notes.append(
+                f"stand-in: {self.model_name_or_path} is not there yet: configuration and tokenizer of "
+                f"{self.start.name}"
+            )
+        return self.start.located
+
+    @property
+    def has_stand_in(self) -> bool:
+        """Whether the model is yet to be made."""
+        return self.start.name != self.model_name_or_path
 
     @cached_property
     def _setup_devices(self) -> torch.device:  # no process group is started
@@ -155,7 +169,7 @@ def tokenizer_and_size(config: Plan) -> tuple[Tokenizer | None, ModelSize | None
         tokenizer = load_tokenizer(
             located.tokenizer, revision=located.tokenizer_revision, trust_remote_code=config.trust_remote_code
         )
-        return tokenizer, measure(located, config)
+        return tokenizer, measure(located, config, adapter_by=config.start.adapter_by)
     except (ModelError, TokenizerError):
         if is_there:
             raise
@@ -165,16 +179,43 @@ def tokenizer_and_size(config: Plan) -> tuple[Tokenizer | None, ModelSize | None
         return None, None
 
 
-def made_from(name: str, before: Sequence[Stage]) -> str:
-    """The model from which earlier stages make the one of that name, where that is not there yet."""
-    for stage in reversed(before):
-        folder = Path(name)
-        if any((folder / file).is_file() for file in ("config.json", ADAPTER_CONFIG)):
-            break
-        if (stage.trains or stage.kind == "merge") and folder == Path(str(stage.output)):
-            starts = (stage.flags.get(flag) for flag in ("model_name_or_path", "model", "adapter"))
-            name = next((str(start) for start in starts if start), name)
-    return name
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What there is of the model that a run starts from."""
+
+    name: str
+    """What the user calls it: the model itself, or the one that earlier stages make it from."""
+    located: LocatedModel
+    """An adapter that is yet to be made among it."""
+    adapter_by: Plan | None = None
+    """The run that is to make that adapter."""
+
+
+def find_start(name: str, revision: str | None, before: Before) -> Start:
+    """Follow a model's name to where it lies, or through the stages that make it to what they start from.
+
+    Raises:
+        DPOError: it leads nowhere, or a stage on the way cannot run.
+    """
+    is_there = any((Path(name) / file).is_file() for file in ("config.json", ADAPTER_CONFIG))
+    places = [
+        place
+        for place, (stage, _) in enumerate(before)
+        if (stage.trains or stage.kind == "merge") and Path(name) == Path(str(stage.output))
+    ]
+    if is_there or not places:
+        if name != EMBEDDED and is_hub_id(name):
+            reach_hub()  # or each look at it waits for the network anew
+        return Start(name=name, located=locate(name, revision=revision))
+    (stage, argv), earlier = before[places[-1]], before[: places[-1]]
+    if stage.kind == "merge":
+        base = str(stage.flags.get("model") or stage.flags.get("adapter"))
+        start = find_start(base, stage.flags.get("model_revision"), earlier)
+        return Start(name=start.name, located=replace(start.located, adapter=None))
+    made_by = Plan(earlier, **parse_flags(argv)[1] | {"overwrite_output_dir": True})
+    if made_by.lora_rank is None:
+        return made_by.start
+    return Start(name=made_by.start.name, located=replace(made_by.located, adapter=name), adapter_by=made_by)
 
 
 def describe_model(config: TrainingConfig, size: ModelSize | None) -> str:

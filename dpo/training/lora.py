@@ -5,8 +5,9 @@ Hu et al. 2021, arXiv:2106.09685; QLoRA: Dettmers et al. 2023, arXiv:2305.14314.
 
 __all__ = [
     "base_model",
-    "complete_reference_adapter",
+    "check_added_tokens",
     "check_lora",
+    "complete_reference_adapter",
     "describe_adapter",
     "describe_reference",
     "drop_reference_adapter",
@@ -14,6 +15,7 @@ __all__ = [
     "quantization",
 ]
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -50,6 +52,11 @@ def check_lora(config: "TrainingConfig") -> None:
             if getattr(config, name) != defaults[name].default:
                 raise ConfigError(f"--{name} belongs to a new LoRA adapter: {way_out}")
         return
+    if config.located.adapter is not None:
+        raise ConfigError(
+            f"--lora_rank {config.lora_rank}: {config.model_name_or_path} is an adapter already.\n"
+            "  Leave --lora_rank out to go on training it, or merge it first: python -m dpo merge"
+        )
     if config.lora_rank < 1:
         raise ConfigError(f"--lora_rank {config.lora_rank}: expected at least 1")
     if config.lora_alpha is not None and not config.lora_alpha > 0:
@@ -60,6 +67,19 @@ def check_lora(config: "TrainingConfig") -> None:
         raise ConfigError("--lora_target_modules and --lora_all_linear both say which layers: pass one of the two.")
     if config.lora_all_linear is False and not config.lora_target_modules:
         raise ConfigError("--lora_all_linear false leaves no layer: name some with --lora_target_modules.")
+
+
+def check_added_tokens(config: "TrainingConfig", added_tokens: Sequence[str]) -> None:
+    """Refuse new control tokens beside an adapter.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    if added_tokens and config.trains_adapter:
+        raise ConfigError(
+            f"--add_control_tokens adds {', '.join(added_tokens)}, whose embeddings an adapter does not train."
+            "\n  Choose a --template whose tokens the model has, such as 'model', or train the whole model first."
+        )
 
 
 def check_quantization(config: "TrainingConfig") -> None:

@@ -24,6 +24,7 @@ from dpo.training.config import TrainingConfig
 from dpo.training.distributed import finish, is_main_process, local_main_first, say, set_up
 from dpo.training.dry_run import dry_run
 from dpo.training.flags import parse_flags, resolved_flags
+from dpo.training.lora import check_added_tokens
 from dpo.training.model import load_model, load_tokenizer_for, stop_at
 from dpo.training.sampling import SampleAnswers
 from dpo.training.summary import REPORTS, describe, evaluations, summarize
@@ -93,14 +94,9 @@ def prepare_rows(data: DataConfig, config: TrainingConfig) -> PreparedData:
     """The rows as token ids.
 
     Raises:
-        ConfigError: a new adapter is asked for on an adapter, or beside new tokens.
+        ConfigError: the template needs new tokens, whose embeddings are not trained.
     """
     located = config.located
-    if located.adapter is not None and config.lora_rank is not None:
-        raise ConfigError(
-            f"--lora_rank {config.lora_rank}: {config.model_name_or_path} is an adapter already.\n"
-            "  Leave --lora_rank out to go on training it, or merge it first: python -m dpo merge"
-        )
     tokenizer = load_tokenizer(
         located.tokenizer, revision=located.tokenizer_revision, trust_remote_code=config.trust_remote_code
     )
@@ -108,11 +104,7 @@ def prepare_rows(data: DataConfig, config: TrainingConfig) -> PreparedData:
         prepared = open_prepared(data.prepared_folder, tokenizer, stage=data.stage)
     else:
         prepared = prepare(data, tokenizer, progress=is_main_process())
-    if prepared.added_tokens and config.trains_adapter:
-        raise ConfigError(
-            f"--add_control_tokens adds {', '.join(prepared.added_tokens)}, whose embeddings an adapter does not train."
-            "\n  Choose a --template whose tokens the model has, such as 'model', or train the whole model first."
-        )
+    check_added_tokens(config, prepared.added_tokens)
     return prepared
 
 

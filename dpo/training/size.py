@@ -5,13 +5,14 @@ __all__ = ["Holding", "ModelSize", "holdings", "measure"]
 from dataclasses import dataclass
 
 import torch
-from peft import LoraConfig, PeftConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM
+from peft import PeftConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from dpo.errors import ModelError
 from dpo.models import LocatedModel
 from dpo.training.config import TrainingConfig
+from dpo.training.lora import lora_config
 
 MASTER_BYTES = 4
 """DeepSpeed's float32 copy of a weight that is trained."""
@@ -58,11 +59,18 @@ class Holding:
         return f"{self.name:<10}{self.gib:9.2f} GiB = {self.bytes_each:g} bytes x {self.parameters:,}{spread}{place}"
 
 
-def measure(located: LocatedModel, config: TrainingConfig) -> ModelSize:
+def measure(located: LocatedModel, config: TrainingConfig, *, adapter_by: TrainingConfig | None = None) -> ModelSize:
     """Count a model's parameters by its configuration, without weights.
 
+    Args:
+        located: The model, or an adapter on one.
+        config: The run's flags.
+        adapter_by: Those of an earlier run, where that is to make the adapter that this one goes on training.
+
     Raises:
-        ModelError: the configuration cannot be had, or no causal language model can be made of it.
+        ConfigError: the adapter that the flags ask for has no place in the model.
+        ModelError: the configuration cannot be had, no causal language model can be made of it, or it does not take the
+            adapter that there is.
     """
     unset_hf_deepspeed_config()  # at ZeRO-3, transformers would hand the model to DeepSpeed
     try:
@@ -74,28 +82,27 @@ def measure(located: LocatedModel, config: TrainingConfig) -> ModelSize:
     except (ImportError, OSError, ValueError) as error:
         raise ModelError(f"--model_name_or_path {located.base}: its configuration cannot be used: {error}") from error
     architecture, parameters = type(model).__name__, model.num_parameters()
-    adapter = adapter_of(located, config)
+    adapter = adapter_of(located, config, adapter_by, model)
     if adapter is None:
         return ModelSize(architecture=architecture, parameters=parameters, trained=parameters)
     try:
         with torch.device("meta"):
             adapted = get_peft_model(model, adapter)
     except ValueError as error:
-        raise ModelError(f"--lora_target_modules does not fit {architecture}: {error}") from error
+        raise ModelError(f"adapter {located.adapter} does not fit {located.base}: {error}") from error
     trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     return ModelSize(architecture=architecture, parameters=parameters, trained=trained)
 
 
-def adapter_of(located: LocatedModel, config: TrainingConfig) -> PeftConfig | None:
+def adapter_of(
+    located: LocatedModel, config: TrainingConfig, adapter_by: TrainingConfig | None, model: PreTrainedModel
+) -> PeftConfig | None:
     """The adapter that is trained, a new one or the model's own; None where the model itself is."""
-    if located.adapter is not None:
-        adapter = PeftConfig.from_pretrained(located.adapter, revision=located.adapter_revision)
-        adapter.inference_mode = False
-        return adapter
-    if config.lora_rank is None:
-        return None
-    modules = config.lora_target_modules or "all-linear"
-    return LoraConfig(r=config.lora_rank, target_modules=modules, use_dora=config.use_dora, task_type="CAUSAL_LM")
+    if located.adapter is None or adapter_by is not None:
+        return lora_config(adapter_by or config, model)
+    adapter = PeftConfig.from_pretrained(located.adapter, revision=located.adapter_revision)
+    adapter.inference_mode = False
+    return adapter
 
 
 def holdings(size: ModelSize, config: TrainingConfig, *, devices: int) -> list[Holding]:

@@ -131,12 +131,21 @@ def test_a_finished_run_is_left_alone(say: Say, flags: list[str], tmp_path: Path
         (["--datasets", "nectarine"], "unknown adapter 'nectarine'"),
         (["--template", "llama3"], "--add_control_tokens"),
         (["--deepspeed", "none.json"], "cannot be read"),
+        (["--lora_rank", "4", "--lora_target_modules", "lm_head"], "the head takes no adapter"),
+        (["--lora_rank", "4", "--template", "llama3", "--add_control_tokens"], "an adapter does not train"),
     ],
 )
 def test_a_mistake_that_the_run_would_meet_is_met_here(flags: list[str], more: list[str], message: str) -> None:
     with pytest.raises(DPOError) as caught:
         run([*flags, "--dry_run", *more])
     assert message in str(caught.value)
+
+
+def test_a_new_adapter_on_an_adapter_is_refused(flags: list[str], tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_model)}))
+    with pytest.raises(ConfigError, match=r"--lora_rank 4: .* is an adapter already"):
+        run([*flags, "--dry_run", "--model_name_or_path", str(tmp_path / "adapter"), "--lora_rank", "4"])
 
 
 def test_devices_are_planned_for_with_a_dry_run_alone(flags: list[str]) -> None:
@@ -167,6 +176,51 @@ class TestRecipes:
         assert said.count("  24    24  none") == 4, "two stages, each with its source and the total"
         only = say(*recipe, "--stage", "again")
         assert only.count("== ") == 1 and "stage 3 of 3" in only
+
+    def test_an_adapter_that_a_stage_makes_is_gone_on_with_until_it_is_merged(
+        self, say: Say, tiny_model: Path, rows: Path, tmp_path: Path
+    ) -> None:
+        recipe = write_recipe(
+            tmp_path,
+            f"model_name_or_path: {tiny_model}\ndatasets: ['triplets={rows}']\nstages:\n"
+            f"  - sft: {{output_dir: {tmp_path}/sft, lora_rank: 4}}\n"
+            f"  - dpo: {{output_dir: {tmp_path}/one, model_name_or_path: {tmp_path}/sft}}\n"
+            f"  - dpo: {{name: more, output_dir: {tmp_path}/two, model_name_or_path: {tmp_path}/one}}\n"
+            f"  - merge: {{adapter: {tmp_path}/two, output: {tmp_path}/merged}}\n"
+            f"  - dpo: {{name: whole, output_dir: {tmp_path}/three, model_name_or_path: {tmp_path}/merged}}\n",
+        )
+        sft, dpo, more, merge, whole = say(*recipe).split("\n== ")[1:]
+        (trained,) = [line for line in sft.splitlines() if line.startswith("  optimizer")]
+        assert "learning rate 0.0002" in sft and "an adapter of" in sft
+        for stage in (dpo, more):
+            assert "learning rate 1e-05" in stage and trained in stage
+            assert f"configuration and tokenizer of {tiny_model}" in stage
+        assert merge.startswith("merge")
+        assert "learning rate 1e-06" in whole and "an adapter of" not in whole and trained not in whole
+
+    def test_a_new_adapter_on_one_that_a_stage_makes_is_refused(
+        self, tiny_model: Path, rows: Path, tmp_path: Path
+    ) -> None:
+        recipe = write_recipe(
+            tmp_path,
+            f"model_name_or_path: {tiny_model}\ndatasets: ['triplets={rows}']\nlora_rank: 4\nstages:\n"
+            f"  - sft: {{output_dir: {tmp_path}/sft}}\n"
+            f"  - dpo: {{output_dir: {tmp_path}/dpo, model_name_or_path: {tmp_path}/sft}}\n",
+        )
+        with pytest.raises(ConfigError, match=f"--lora_rank 4: {tmp_path}/sft is an adapter already"):
+            run([*recipe, "--dry_run"])
+
+    def test_control_tokens_that_a_stage_adds_are_there_for_an_adapter(
+        self, say: Say, tiny_model: Path, rows: Path, tmp_path: Path
+    ) -> None:
+        recipe = write_recipe(
+            tmp_path,
+            f"model_name_or_path: {tiny_model}\ndatasets: ['triplets={rows}']\ntemplate: llama3\n"
+            "add_control_tokens: true\nstages:\n"
+            f"  - sft: {{output_dir: {tmp_path}/sft}}\n"
+            f"  - dpo: {{output_dir: {tmp_path}/dpo, model_name_or_path: {tmp_path}/sft, lora_rank: 4}}\n",
+        )
+        assert "an adapter of" in say(*recipe)
 
     def test_the_command_line_goes_before_every_stage(
         self, say: Say, tiny_model: Path, rows: Path, tmp_path: Path

@@ -7,8 +7,8 @@ import pytest
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from dpo.errors import ModelError
-from dpo.models import locate
+from dpo.errors import ConfigError, ModelError
+from dpo.models import LocatedModel, locate
 from dpo.training.dry_run import Plan
 from dpo.training.flags import parse_flags
 from dpo.training.size import ModelSize, holdings, measure
@@ -46,7 +46,7 @@ def test_an_adapter_s_parameters_are_rank_times_both_sides_of_each_layer(tiny_mo
     size = measure(locate(str(tiny_model)), plan(lora_rank=4, lora_target_modules=["q_proj", "v_proj"]))
     assert size.trained == 2 * 4 * ((32 + 32) + (32 + 16)), "two layers, 32 wide, values of 2 x 8"
     assert size.adapter == size.trained
-    with pytest.raises(ModelError, match="lora_target_modules does not fit LlamaForCausalLM"):
+    with pytest.raises(ConfigError, match="--lora_target_modules qq: LlamaForCausalLM has no such layer"):
         measure(locate(str(tiny_model)), plan(lora_rank=4, lora_target_modules=["qq"]))
 
 
@@ -55,6 +55,12 @@ def test_a_model_that_is_an_adapter_already_trains_that(tiny_model: Path, tmp_pa
     get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path)
     size = measure(locate(str(tmp_path)), plan())
     assert size.trained == size.adapter == 2 * 2 * (32 + 32)
+
+
+def test_an_adapter_that_an_earlier_run_makes_is_measured_by_its_flags(tiny_model: Path) -> None:
+    earlier = plan(lora_rank=4, lora_target_modules=["q_proj"])
+    made = LocatedModel(base=str(tiny_model), adapter="output/sft", tokenizer=str(tiny_model))
+    assert measure(made, plan(), adapter_by=earlier).trained == 2 * 4 * (32 + 32)
 
 
 def test_a_folder_without_a_configuration_is_a_model_error(chatml_folder: Path) -> None:
