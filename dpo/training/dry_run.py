@@ -18,7 +18,7 @@ from dpo.data.config import DataConfig
 from dpo.data.sample import NUM_ROWS, Sample, read_sample
 from dpo.data.tokenization import Tokenizer, load_tokenizer
 from dpo.embedded import EMBEDDED
-from dpo.errors import ConfigError, ModelError, TokenizerError
+from dpo.errors import ModelError, TokenizerError
 from dpo.folders import RESULTS
 from dpo.hub import is_hub_id, reach_hub
 from dpo.models import ADAPTER_CONFIG, LocatedModel, locate
@@ -27,8 +27,9 @@ from dpo.training.config import TrainingConfig
 from dpo.training.distributed import is_main_process
 from dpo.training.flags import parse_flags
 from dpo.training.lora import check_added_tokens
-from dpo.training.planning import num_micro_batches_within, plan_micro_batches
+from dpo.training.planning import plan_micro_batches
 from dpo.training.size import ModelSize, holdings, measure
+from dpo.training.steps import micro_batches_for
 from dpo.training.summary import describe
 
 OVER_ALL_ROWS = (
@@ -266,7 +267,7 @@ def describe_steps(data: DataConfig, config: TrainingConfig, sample: Sample) -> 
     shares = f" with prompts shared, {sum(unshared):,} unshared" if unshared != shared else ""
     lines = [f"a step: about {sum(shared):,} tokens{shares}"]
     if config.engine == "packed":
-        number = micro_batches_for(config, shared)
+        number = micro_batches_for(config, shared, [range(global_batch_size)], lambda _: "a pair of the sample")
         rows = plan_micro_batches(range(global_batch_size), shared, world_size=devices, num_micro_batches=number)
         tokens = [[sum(shared[pair] for pair in batch.pairs) for batch in row] for row in rows]
         longest = sum(map(max, tokens))
@@ -285,19 +286,6 @@ def describe_steps(data: DataConfig, config: TrainingConfig, sample: Sample) -> 
     steps = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * epoch)
     lines.append(f"an epoch: about {sample.num_pairs:,.0f} {unit}, {epoch:,} steps; the run: {steps:,} steps")
     return "\n".join(lines)
-
-
-def micro_batches_for(config: TrainingConfig, tokens: Sequence[int]) -> int:
-    """Accumulation steps of a step of so long pairs."""
-    number, most = int(config.gradient_accumulation_steps or 1), config.max_tokens_per_micro_batch
-    if most is None:
-        return number
-    if max(tokens) > most:
-        raise ConfigError(
-            f"--max_tokens_per_micro_batch {most}: the sample has a pair of {max(tokens)} tokens by itself.\n"
-            "  Raise it to that, or lower --max_length."
-        )
-    return num_micro_batches_within(tokens, world_size=config.world_size, at_least=number, max_tokens=most)
 
 
 def describe_memory(config: TrainingConfig, size: ModelSize | None) -> str:

@@ -81,7 +81,11 @@ class PackedTrainer(PreferenceTrainer):
     ) -> None:
         self.backend = backend
         self.train_tokens = count_tokens(train_dataset)
-        args.set_accumulation(micro_batches_for(args, train_dataset, self.train_tokens))
+        steps = steps_of_run(args, len(self.train_tokens))
+        name = "{source}, row {row}".format
+        args.set_accumulation(
+            micro_batches_for(args, self.train_tokens, steps, lambda pair: name(**train_dataset[pair]))
+        )
         self.policy = PackedForward(base_model(model), backend, args.ld_alpha)
         self.objective = objective_of(args)
         self.live_reference = None if ref_model is None else PackedForward(ref_model, backend, args.ld_alpha)

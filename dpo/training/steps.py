@@ -3,8 +3,7 @@
 __all__ = ["micro_batches_for", "steps_of_run"]
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -27,10 +26,18 @@ def steps_of_run(args: TrainingConfig, num_pairs: int) -> Iterator[Sequence[int]
         order.epoch += 1
 
 
-def micro_batches_for(args: TrainingConfig, dataset: Any, tokens: Sequence[int]) -> int:
-    """The accumulation steps that keep every micro-batch of a run to max_tokens_per_micro_batch.
+def micro_batches_for(
+    args: TrainingConfig, tokens: Sequence[int], steps: Iterable[Sequence[int]], name: Callable[[int], str]
+) -> int:
+    """The accumulation steps that keep every micro-batch to max_tokens_per_micro_batch.
 
     DeepSpeed and transformers want one number for all steps, so the step with most tokens decides.
+
+    Args:
+        args: The run's flags.
+        tokens: Of each pair, its prompt once.
+        steps: The pairs of each optimizer step.
+        name: What the user calls a pair.
 
     Raises:
         ConfigError: one pair by itself is longer.
@@ -40,12 +47,11 @@ def micro_batches_for(args: TrainingConfig, dataset: Any, tokens: Sequence[int])
         return number
     longest = int(np.argmax(tokens))
     if tokens[longest] > limit:
-        pair = dataset[longest]
         raise ConfigError(
-            f"--max_tokens_per_micro_batch {limit}: {pair['source']}, row {pair['row']} has {tokens[longest]} tokens "
-            "by itself, its prompt once and both answers.\n  Raise it to that, or lower --max_length."
+            f"--max_tokens_per_micro_batch {limit}: {name(longest)} has {tokens[longest]} tokens by itself, its prompt "
+            "once and both answers.\n  Raise it to that, or lower --max_length."
         )
-    for step in steps_of_run(args, len(tokens)):
+    for step in steps:
         lengths = [tokens[pair] for pair in step]
         number = num_micro_batches_within(lengths, world_size=args.world_size, at_least=number, max_tokens=limit)
     return number

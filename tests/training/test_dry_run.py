@@ -103,7 +103,7 @@ def test_micro_batches_grow_in_number_to_stay_within_their_bound(say: Say, flags
         *flags, "--global_batch_size", "8", "--per_device_train_batch_size", "8", "--max_tokens_per_micro_batch", "300"
     )
     assert "its micro-batches: 1 on each" not in more
-    with pytest.raises(ConfigError, match="the sample has a pair of"):
+    with pytest.raises(ConfigError, match="a pair of the sample has"):
         run([*flags, "--dry_run", "--max_tokens_per_micro_batch", "5"])
 
 
