@@ -5,11 +5,11 @@ __all__ = [
     "add_fields",
     "check_flags",
     "flag_names",
-    "flag_to_argv",
     "flags_to_argv",
     "parse_bool",
     "read_fields",
     "read_yaml",
+    "switch_names",
 ]
 
 import argparse
@@ -40,6 +40,12 @@ def flag_names(parser: argparse.ArgumentParser) -> list[str]:
     """Every long flag of a parser, without its dashes; of --max_length and --max-length, the one with underscores."""
     options = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
     return [option[2:] for option in options if "-" not in option[2:]]
+
+
+def switch_names(parser: argparse.ArgumentParser) -> list[str]:
+    """Those of flag_names that take no value: there, they are on."""
+    takes_none = {option for action in parser._actions if action.nargs == 0 for option in action.option_strings}
+    return [name for name in flag_names(parser) if f"--{name}" in takes_none]
 
 
 def check_flags(
@@ -129,7 +135,12 @@ def read_yaml(file: Path) -> dict[Any, Any]:
 
 
 def flags_to_argv(
-    flags: Mapping[Any, Any], known: Collection[str], *, where: str, shown: Collection[str] | None = None
+    flags: Mapping[Any, Any],
+    known: Collection[str],
+    *,
+    where: str,
+    shown: Collection[str] | None = None,
+    switches: Collection[str] = (),
 ) -> list[str]:
     """Flags as YAML has them, as words of a command line.
 
@@ -138,14 +149,26 @@ def flags_to_argv(
         known: The flags there are.
         where: What an error begins with: where the flags were written.
         shown: Those an error lists. Default: all.
+        switches: Those of the flags that take no value, whose true or false decides whether they are there.
 
     Raises:
-        ConfigError: a flag is not known.
+        ConfigError: a flag is not known, or a switch is neither true nor false.
     """
     for name in flags:
         if name not in known or name == "config":
             raise ConfigError(f"{where}: {unknown_name('key', str(name), known, shown=shown)}")
-    return [word for name, value in flags.items() for word in flag_to_argv(name, value)]
+    argv = []
+    for name, value in flags.items():
+        argv += switch_to_argv(name, value, where=where) if name in switches else flag_to_argv(name, value)
+    return argv
+
+
+def switch_to_argv(name: str, value: Any, *, where: str) -> list[str]:
+    """The bare flag for true, nothing for false and null: "no" in quotes is false as well."""
+    try:
+        return [f"--{name}"] if value is not None and parse_bool(yaml_text(value)) else []
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(f"{where}: {name}: {error}") from error
 
 
 def flag_to_argv(name: str, value: Any) -> list[str]:

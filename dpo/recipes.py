@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo.errors import ConfigError, unknown_name
-from dpo.flags import FlagParser, check_flags, flag_names, flag_to_argv, flags_to_argv, parse_bool, read_yaml
+from dpo.flags import FlagParser, check_flags, flag_names, flags_to_argv, parse_bool, read_yaml, switch_names
 
 TRAINING = ("sft", "dpo")
 COMMANDS = ("merge", "generate", "evaluate")
@@ -206,13 +206,8 @@ def command_argv(recipe: Recipe, stage: Stage) -> list[str]:
         ConfigError: a flag is unknown, missing, or its value is wrong.
     """
     parser = command_parser(stage.kind)
-    flags_to_argv(stage.flags, [name for name in flag_names(parser) if name != "help"], where=recipe.where(stage))
-    argv = []
-    for name, value in stage.flags.items():
-        if parser._option_string_actions[f"--{name}"].nargs == 0:
-            argv += [f"--{name}"] if value else []
-        else:
-            argv += flag_to_argv(name, value)
+    known = [name for name in flag_names(parser) if name != "help"]
+    argv = flags_to_argv(stage.flags, known, where=recipe.where(stage), switches=switch_names(parser))
     try:
         check_flags(parser, parser.parse_known_args(argv)[1])
     except ConfigError as error:

@@ -166,3 +166,20 @@ def test_a_command_s_flags_are_checked_by_the_command_itself(write: Write) -> No
             command_argv(recipe, type(stage)(name="made", kind="prepare", flags=flags))
         assert str(caught.value).startswith(f"--config {recipe.file}, stage 'made': ")
         assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_on"),
+    [("true", True), ("'yes'", True), ("1", True), ("false", False), ("'no'", False), ("0", False), ("null", False)],
+)
+def test_a_switch_of_a_command_is_as_true_as_yaml_or_its_text_says(write: Write, value: str, is_on: bool) -> None:
+    recipe = read_recipe(write(f"stages: [{{merge: {{adapter: a, output: out, overwrite: {value}}}}}]"))
+    argv = command_argv(recipe, recipe.stages[0])
+    assert argv == ["merge", "--adapter=a", "--output=out", *(["--overwrite"] if is_on else [])]
+
+
+@pytest.mark.parametrize("value", ["never", "[true]", "{a: b}", "2", "''"])
+def test_a_switch_of_a_command_takes_nothing_but_true_and_false(write: Write, value: str) -> None:
+    recipe = read_recipe(write(f"stages: [{{merge: {{adapter: a, output: out, overwrite: {value}}}}}]"))
+    with pytest.raises(ConfigError, match=r"stage 'merge': overwrite: expected true or false, found "):
+        command_argv(recipe, recipe.stages[0])
