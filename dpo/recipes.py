@@ -55,7 +55,13 @@ class Stage:
     @property
     def output(self) -> str | None:
         """The folder or file that it leaves."""
-        return self.flags.get("output_dir" if self.trains else "output")
+        output = self.flags.get(output_flag(self.kind))
+        return None if output is None else str(output)
+
+
+def output_flag(kind: str) -> str:
+    """What a kind of stage calls the place of its output."""
+    return "output_dir" if kind in TRAINING else "output"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +106,12 @@ def read_recipe(file: Path) -> Recipe:
 def recipe_of(file: Path, content: Mapping[Any, Any]) -> Recipe:
     if STAGES not in content:
         kind = str(content.get("stage") or "dpo")
+        if kind not in TRAINING:
+            raise ConfigError(
+                f"--config {file}: {unknown_name('stage', kind, TRAINING)}\n"
+                "  A file without 'stages' is one run of main.py; what commands do stands in a list of stages."
+            )
+        refuse_no_path(f"--config {file}", kind, content)
         return Recipe(file=file, stages=(Stage(name=kind, kind=kind, flags=content),), is_one_run=True)
     common = {name: value for name, value in content.items() if name != STAGES}
     refuse_stage_flag(f"--config {file}", common)
@@ -132,7 +144,15 @@ def stage_of(where: str, entry: Any, common: Mapping[str, Any]) -> Stage:
     name = str(flags.get("name") or kind)
     refuse_stage_flag(f"{where}, stage '{name}'", flags)
     own = {flag: value for flag, value in flags.items() if flag != "name"}
-    return Stage(name=name, kind=kind, flags={**common, **own} if kind in TRAINING else own)
+    all_flags = {**common, **own} if kind in TRAINING else own
+    refuse_no_path(f"{where}, stage '{name}'", kind, all_flags)
+    return Stage(name=name, kind=kind, flags=all_flags)
+
+
+def refuse_no_path(where: str, kind: str, flags: Mapping[str, Any]) -> None:
+    output = flags.get(output_flag(kind))
+    if isinstance(output, list | dict):
+        raise ConfigError(f"{where}: {output_flag(kind)}: expected one path, found {output!r:.80}")
 
 
 def refuse_stage_flag(where: str, flags: Mapping[str, Any]) -> None:

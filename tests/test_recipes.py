@@ -64,6 +64,11 @@ def test_commands_have_no_part_in_the_common_flags(write: Write) -> None:
     assert (dpo.trains, merge.trains, merge.output) == (True, False, "out")
 
 
+def test_a_place_that_yaml_takes_for_a_number_is_a_place_all_the_same(write: Write) -> None:
+    sft, merge = read_recipe(write("stages:\n  - sft: {output_dir: 2024}\n  - merge: {output: 2025}\n")).stages
+    assert (sft.output, merge.output) == ("2024", "2025")
+
+
 def test_null_in_a_stage_takes_a_common_flag_away(write: Write) -> None:
     file = write("rate: 0.5\nmodel: m\nstages:\n  - dpo: {rate: null}\n")
     assert with_config(["--config", str(file)], KNOWN) == ["--stage=dpo", "--model=m"]
@@ -131,6 +136,13 @@ def test_an_unknown_flag_names_the_file_and_the_stage(write: Write) -> None:
         ("stages: [{dpo: {name: sft}}, {sft: {}}]", "two stages are called 'sft'"),
         ("stage: sft\nstages: [{dpo: {}}]", "the key 'stage' has no place beside 'stages'"),
         ("stages: [{dpo: {stage: sft}}]", "stage 'dpo': the key 'stage' has no place"),
+        ("stages: [{merge: {output: [x]}}]", "stage 'merge': output: expected one path, found ['x']"),
+        ("stages: [{merge: {output: {x: 1}}}]", "stage 'merge': output: expected one path, found {'x': 1}"),
+        ("output_dir: [x]\nstages: [{sft: {}}]", "stage 'sft': output_dir: expected one path, found ['x']"),
+        ("output_dir: {x: 1}", "output_dir: expected one path, found {'x': 1}"),
+        ("stage: foo", "unknown stage 'foo'.\n  there is: dpo, sft\n  A file without 'stages' is one run of main.py"),
+        ("stage: merge", "unknown stage 'merge'"),
+        ("stage: [dpo]", "unknown stage '['dpo']'"),
     ],
 )
 def test_what_is_no_recipe_says_what_was_expected(write: Write, text: str, message: str) -> None:

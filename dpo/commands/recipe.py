@@ -88,9 +88,12 @@ def find_launcher(text: str) -> list[str]:
     """The words of a launcher, its program by its path: on PATH, or beside this Python.
 
     Raises:
-        ConfigError: there is no such program.
+        ConfigError: there is no such program, or a quote is left open.
     """
-    words = shlex.split(text)
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"--launcher {text}: expected words as a shell has them, found: {error}") from error
     beside = Path(sys.executable).parent / words[0] if words else Path()
     program = shutil.which(words[0]) if words else None
     if program is None and not beside.is_file():

@@ -84,6 +84,30 @@ def test_a_launcher_is_found_on_the_path_or_beside_this_python(monkeypatch: pyte
             find_launcher(missing)
 
 
+@pytest.mark.parametrize(
+    ("text", "launcher", "message"),
+    [
+        ("stage: foo", "python", "unknown stage 'foo'"),
+        (
+            RECIPE,
+            "deepspeed '",
+            "--launcher deepspeed ': expected words as a shell has them, found: No closing quotation",
+        ),
+        ("stages: [{merge: {adapter: a, output: [x]}}]", "python", "output: expected one path, found ['x']"),
+        ("stages: [{merge: {adapter: a, output: {x: 1}}}]", "python", "output: expected one path, found {'x': 1}"),
+    ],
+)
+def test_what_is_no_recipe_and_no_launcher_ends_with_exit_code_2(
+    text: str, launcher: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    assert main(["recipe", str(file), "--launcher", launcher]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ") and message in said.err
+    assert said.out == ""
+
+
 def test_results_or_a_merged_model_show_that_a_stage_is_done(tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     dpo = Stage(name="dpo", kind="dpo", flags={"output_dir": output})
