@@ -1,8 +1,10 @@
 """Folders that a user names."""
 
-__all__ = ["RESULTS", "check_folder"]
+__all__ = ["RESULTS", "check_folder", "find_output"]
 
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from dpo.errors import ConfigError
@@ -25,3 +27,26 @@ def check_folder(flag: str, folder: Path) -> None:
         raise ConfigError(f"--{flag} {folder}: {there} is a file, expected a folder or nothing")
     if there != folder and not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(f"--{flag} {folder}: {there} cannot be written to.\n  Choose another folder.")
+
+
+def find_output(text: str, outputs: Iterable[str], *, in_folder: bool = False) -> str | None:
+    """The first of several outputs that a model's name or a source's location names or lies in; None where none is.
+
+    "./rows/a.jsonl:train@0.5" lies in "rows".
+
+    Args:
+        text: As the user wrote it.
+        outputs: Files and folders, there or not.
+        in_folder: Whether a folder that an output lies in counts too, as where all of its files are read.
+    """
+    ends = [match.start() for match in re.finditer("[:@]|$", text)]  # a :split and a @fraction may follow the path
+    places = [place_of(text[:end]) for end in ends if end]
+    for output in outputs:
+        made = place_of(output)
+        if any(place.is_relative_to(made) or (in_folder and made.is_relative_to(place)) for place in places):
+            return output
+    return None
+
+
+def place_of(path: str) -> Path:
+    return Path(os.path.realpath(Path(path).expanduser()))

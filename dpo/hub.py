@@ -1,6 +1,6 @@
 """Files of models, in a folder or on the Hugging Face Hub."""
 
-__all__ = ["find_file", "is_hub_id", "reach_hub"]
+__all__ = ["check_model_name", "find_file", "is_hub_id", "reach_hub"]
 
 from functools import cache
 from pathlib import Path
@@ -26,8 +26,7 @@ def find_file(model: str, name: str, revision: str | None = None, *, optional: b
     folder = Path(model)
     if folder.is_dir():
         return folder / name if (folder / name).is_file() else None
-    if not is_hub_id(model):
-        raise TokenizerError(f"model {model}: there is no such folder")
+    check_model_name(model)
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -39,6 +38,16 @@ def find_file(model: str, name: str, revision: str | None = None, *, optional: b
         return None
     except Exception as error:  # whatever the Hub or the network say, the user's way out is the same
         raise unreachable(model, revision, error) from error
+
+
+def check_model_name(model: str) -> None:
+    """Refuse a path at which there is no folder. The Hub is not asked.
+
+    Raises:
+        TokenizerError: naming the path.
+    """
+    if not Path(model).is_dir() and not is_hub_id(model):
+        raise TokenizerError(f"model {model}: there is no such folder")
 
 
 def is_hub_id(model: str) -> bool:

@@ -15,21 +15,27 @@ __all__ = [
     "Recipe",
     "Stage",
     "asks_for_dry_run",
+    "check_command",
     "command_argv",
+    "command_parser",
     "first_look",
+    "main_argv",
     "read_recipe",
+    "what_is_done",
     "with_config",
 ]
 
 import argparse
 import importlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpo.errors import ConfigError, unknown_name
+from dpo.errors import ConfigError, DPOError, unknown_name
 from dpo.flags import FlagParser, check_flags, flag_names, flags_to_argv, parse_bool, read_yaml, switch_names
+from dpo.folders import RESULTS
 
 TRAINING = ("sft", "dpo")
 COMMANDS = ("merge", "generate", "evaluate")
@@ -91,7 +97,23 @@ class Recipe:
 
     def where(self, stage: Stage) -> str:
         """What an error about a stage begins with."""
-        return f"--config {self.file}, stage '{stage.name}'"
+        return f"--config {self.file}" if self.is_one_run else f"--config {self.file}, stage '{stage.name}'"
+
+    @contextmanager
+    def naming(self, stage: Stage) -> Iterator[None]:
+        """Have what goes wrong within say of which stage it is, unless it does."""
+        try:
+            yield
+        except DPOError as error:
+            where = self.where(stage)
+            if str(error).startswith(where):
+                raise
+            raise type(error)(f"{where}: {error}") from error
+
+    def outputs_before(self, stage: Stage) -> list[str]:
+        """What the stages before one leave."""
+        earlier = self.stages[: self.stages.index(stage)]
+        return [other.output for other in earlier if other.output is not None]
 
 
 def read_recipe(file: Path) -> Recipe:
@@ -228,16 +250,50 @@ def command_argv(recipe: Recipe, stage: Stage) -> list[str]:
     parser = command_parser(stage.kind)
     known = [name for name in flag_names(parser) if name != "help"]
     argv = flags_to_argv(stage.flags, known, where=recipe.where(stage), switches=switch_names(parser))
-    try:
+    with recipe.naming(stage):
         check_flags(parser, parser.parse_known_args(argv)[1])
-    except ConfigError as error:
-        raise ConfigError(f"{recipe.where(stage)}: {error}") from error
     return [stage.kind, *argv]
+
+
+def check_command(recipe: Recipe, stage: Stage, *, overwrite: bool) -> None:
+    """Have a command look for what is wrong with a stage, before the stages before it have run.
+
+    Args:
+        recipe: Whose earlier stages may make what this one reads.
+        stage: One of COMMANDS.
+        overwrite: Whether what it has left before may be replaced, or stays because it is not to run.
+
+    Raises:
+        DPOError: naming the stage.
+    """
+    options = command_parser(stage.kind).parse_args(command_argv(recipe, stage)[1:])
+    if overwrite and "overwrite" in options:
+        options.overwrite = True
+    with recipe.naming(stage):
+        command_module(stage.kind).check(options, coming=recipe.outputs_before(stage))
+
+
+def main_argv(recipe: Recipe, stage: Stage) -> list[str]:
+    """main.py's command line for a stage."""
+    return ["--config", str(recipe.file), *([] if recipe.is_one_run else ["--stage", stage.name])]
+
+
+def what_is_done(stage: Stage) -> Path | None:
+    """What shows that a stage is finished; None where nothing does. generate and evaluate go on by themselves."""
+    mark = RESULTS if stage.trains else "config.json" if stage.kind == "merge" else None
+    if mark is None or stage.output is None:
+        return None
+    file = Path(stage.output).expanduser() / mark
+    return file if file.is_file() else None
 
 
 def command_parser(kind: str) -> FlagParser:
     """The parser of a command of `python -m dpo`, which lies in a file of its name."""
     commands = FlagParser(prog="python -m dpo").add_subparsers()
-    importlib.import_module(f"dpo.commands.{kind}").add_to(commands)
+    command_module(kind).add_to(commands)
     parser: FlagParser = commands.choices[kind]
     return parser
+
+
+def command_module(kind: str) -> Any:
+    return importlib.import_module(f"dpo.commands.{kind}")

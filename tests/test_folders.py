@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dpo.errors import ConfigError
-from dpo.folders import check_folder
+from dpo.folders import check_folder, find_output
 
 NOBODY = 65534
 
@@ -68,3 +68,20 @@ def test_a_relative_folder_that_is_not_there_yet(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     check_folder("output", Path("new") / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "in_folder", "found"),
+    [
+        ("out/sft", False, "out/sft"),
+        ("./out/../out/sft/checkpoint-5", False, "out/sft"),
+        ("out/rows.jsonl:train@0.5", False, "out/rows.jsonl"),
+        ("out/sft_more", False, None),
+        ("out", False, None),
+        ("out", True, "out/sft"),
+        ("org/model", True, None),
+        ("", True, None),
+    ],
+)
+def test_an_output_is_found_by_what_names_it_or_lies_in_it(text: str, in_folder: bool, found: str | None) -> None:
+    assert find_output(text, ["out/sft", "out/rows.jsonl"], in_folder=in_folder) == found

@@ -1,11 +1,12 @@
 """python -m dpo evaluate: models in; benchmarks and preferences over held-out pairs, side by side, out."""
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "check"]
 
 import argparse
 import json
 import math
 import sys
+from collections.abc import Collection
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,8 @@ from dpo.data.config import DataConfig
 from dpo.errors import ConfigError
 from dpo.evaluation.suites import FACTS, SUITES, parse_task
 from dpo.flags import add_fields
-from dpo.folders import check_folder
+from dpo.folders import check_folder, find_output
+from dpo.hub import check_model_name
 from dpo.models import locate
 
 if TYPE_CHECKING:
@@ -102,6 +104,33 @@ def run(options: argparse.Namespace) -> None:
 
     evaluation.run(keep)
     print(f"{options.output.with_suffix('.md').read_text(encoding='utf-8')}\n{options.output}: the same as JSON")
+
+
+def check(options: argparse.Namespace, *, coming: Collection[str] = ()) -> None:
+    """Refuse what can be seen to be wrong without weights, questions and what is yet to be made.
+
+    run meets the same when it builds what this only looks at, and need not read lm-eval's long index twice.
+
+    Args:
+        options: The command's.
+        coming: Files and folders that are made before the command runs.
+
+    Raises:
+        DPOError: naming the flag, the model, the source or the task.
+    """
+    check_flags(options)
+    for model in (*options.models, *([] if options.reference is None else [options.reference])):
+        if find_output(model, coming) is None:
+            check_model_name(model)
+    if options.datasets or options.prepared:
+        from dpo.data.source import check_sources
+
+        data = data_config(options)
+        check_sources(data.datasets, tuple(map(Path, data.adapter)), coming)
+    if options.suite or options.tasks:
+        from dpo.evaluation.benchmarks import check_tasks
+
+        check_tasks([parse_task(task) for task in options.tasks], include_path=options.include_path)
 
 
 def check_flags(options: argparse.Namespace) -> None:

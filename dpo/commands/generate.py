@@ -1,8 +1,9 @@
 """python -m dpo generate: prompts in; pairs out whose rejected answer, or whose both answers, a model wrote."""
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "check"]
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from dpo.commands.common import data_config
 from dpo.data.config import DataConfig
 from dpo.errors import ConfigError
 from dpo.flags import add_fields
-from dpo.folders import check_folder
+from dpo.folders import check_folder, find_output
 from dpo.generation.config import DATA_FLAGS, GenerationConfig
+from dpo.hub import check_model_name
 
 
 def add_to(commands: Any) -> None:
@@ -34,11 +36,34 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(command=run, parser=parser)
 
 
-def run(options: argparse.Namespace) -> None:
+def check(options: argparse.Namespace, *, coming: Collection[str] = ()) -> tuple[GenerationConfig, DataConfig]:
+    """Refuse what can be seen to be wrong without weights, a network and what is yet to be made.
+
+    Args:
+        options: The command's.
+        coming: Files and folders that are made before the command runs.
+
+    Returns:
+        The flags of generation, and those of the data.
+
+    Raises:
+        DPOError: naming the flag, the model or the source.
+    """
+    from dpo.data.source import check_sources  # here, so that --help need not wait for it
+
     values = vars(options)
     config = GenerationConfig.from_flags({name: values[name] for name in GenerationConfig.model_fields})
     data = data_config(options)
     check_output(options.output)
+    for name in (config.model, config.reward_model):
+        if name is not None and find_output(name, coming) is None:
+            check_model_name(name)
+    check_sources(data.datasets, tuple(map(Path, data.adapter)), coming)
+    return config, data
+
+
+def run(options: argparse.Namespace) -> None:
+    config, data = check(options)
     from dpo.generation.run import generate  # here, so that --help need not wait for pyarrow and tokenizers
 
     done = generate(config, data, options.output, overwrite=options.overwrite)

@@ -1,16 +1,22 @@
 """python -m dpo merge: a LoRA adapter and its base in, one whole model out."""
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "check"]
 
 import argparse
 import sys
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dpo.embedded import EMBEDDED, HUB_ID
+from dpo.folders import find_output
+from dpo.hub import check_model_name
 from dpo.merging.folder import check_output
 from dpo.merging.names import locate_base
+
+if TYPE_CHECKING:
+    from dpo.merging.options import MergeOptions
 
 
 def add_to(commands: Any) -> None:
@@ -43,24 +49,46 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(command=run, parser=parser)
 
 
+def check(options: argparse.Namespace, *, coming: Collection[str] = ()) -> None:
+    """Refuse what can be seen to be wrong without weights, a network and what is yet to be made.
+
+    Args:
+        options: The command's.
+        coming: Files and folders that are made before the command runs.
+
+    Raises:
+        DPOError: naming the flag or the folder.
+    """
+    names = [name for name in (options.adapter, options.model) if name is not None]
+    for name in names:
+        if find_output(name, coming) is None:
+            check_model_name(name)
+    check_output(options.output, overwrite=options.overwrite, inputs=names)
+    merge_options(options, base=str(options.model)).check()
+
+
+def merge_options(options: argparse.Namespace, *, base: str) -> "MergeOptions":
+    from dpo.merging.options import MergeOptions  # here, so that --help need not wait for huggingface_hub
+
+    values = vars(options) | {"base": base}
+    return MergeOptions(**{field.name: values[field.name] for field in fields(MergeOptions)})
+
+
 def run(options: argparse.Namespace) -> None:
+    check(options)
     located = locate_base(
         options.adapter, options.model, other_base=options.other_base, revision=options.model_revision
     )
     inputs = [model for model in (located.base, located.adapter) if model is not None]
-    check_output(options.output, overwrite=options.overwrite, inputs=inputs)
+    check_output(options.output, overwrite=options.overwrite, inputs=inputs)  # now with the base that was found
 
     # Here, so that mistakes in names need not wait for torch.
     from transformers.utils import logging
 
-    from dpo.merging.run import MergeOptions, merge
+    from dpo.merging.run import merge
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    values = vars(options) | {"base": HUB_ID if options.model == EMBEDDED else options.model or located.base}
-    merged = merge(
-        located,
-        MergeOptions(**{field.name: values[field.name] for field in fields(MergeOptions)}),
-        progress=sys.stderr.isatty(),
-    )
+    base = HUB_ID if options.model == EMBEDDED else options.model or located.base
+    merged = merge(located, merge_options(options, base=base), progress=sys.stderr.isatty())
     print(f"{merged.describe()}\n\n{options.output}")

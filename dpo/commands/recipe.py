@@ -3,6 +3,7 @@
 __all__ = ["add_to"]
 
 import argparse
+import os
 import shlex
 import shutil
 import subprocess
@@ -14,8 +15,7 @@ from typing import Any
 import dpo
 from dpo.errors import ConfigError
 from dpo.flags import flag_names
-from dpo.folders import RESULTS
-from dpo.recipes import Recipe, Stage, command_argv, command_parser, read_recipe
+from dpo.recipes import Recipe, Stage, command_argv, command_parser, main_argv, read_recipe, what_is_done
 
 
 def add_to(commands: Any) -> None:
@@ -35,9 +35,9 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    # Here, so that --help need not wait for them. Every flag of every stage is checked before the first one runs.
-    from dpo.training.dry_run import show_stages
-    from dpo.training.flags import parse_flags
+    environment = dict(os.environ)
+    from dpo.training.dry_run import show_stages  # here, so that --help need not wait for them
+    from dpo.training.stages import check_stages
 
     recipe = read_recipe(options.file)
     stages = chosen(recipe, options.first, options.only)
@@ -48,9 +48,9 @@ def run(options: argparse.Namespace) -> int:
     if options.num_devices is not None:
         raise ConfigError("--num_devices is for --dry_run: the launcher says how many devices a run has.")
     launcher = find_launcher(options.launcher)
-    for stage in stages:
-        if stage.trains:
-            parse_flags(main_argv(recipe, stage))
+    # All before the first one runs, which may take days. A stage that is skipped may have lost what it was made from.
+    to_run = [stage for stage in stages if options.overwrite or what_is_done(stage) is None]
+    check_stages(recipe, to_run, overwrite=options.overwrite)
     commands = [command_of(recipe, stage, launcher, overwrite=options.overwrite) for stage in stages]
     for number, (stage, command) in enumerate(zip(stages, commands, strict=True), 1):
         place = f"[{number}/{len(stages)}] {stage.name}"
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"{place} is skipped: {done} is there already (--overwrite runs it again)", flush=True)
             continue
         print(f"{place}: {shlex.join(command)}", flush=True)
-        code = subprocess.run(command).returncode
+        code = subprocess.run(command, env=environment).returncode  # without what libraries set here on their import
         if code:
             print(
                 f"error: stage '{stage.name}' ended with exit code {code}.\n"
@@ -101,11 +101,6 @@ def find_launcher(text: str) -> list[str]:
     return [program or str(beside), *words[1:]]
 
 
-def main_argv(recipe: Recipe, stage: Stage) -> list[str]:
-    """main.py's command line for a stage."""
-    return ["--config", str(recipe.file), *([] if recipe.is_one_run else ["--stage", stage.name])]
-
-
 def command_of(recipe: Recipe, stage: Stage, launcher: Sequence[str], *, overwrite: bool) -> list[str]:
     """What does a stage.
 
@@ -126,12 +121,3 @@ def find_main() -> Path:
         if place.is_file():
             return place
     raise ConfigError(f"there is no main.py, which trains: looked for {' and '.join(map(str, places))}.")
-
-
-def what_is_done(stage: Stage) -> Path | None:
-    """What shows that a stage is finished; None where nothing does. generate and evaluate go on by themselves."""
-    mark = RESULTS if stage.trains else "config.json" if stage.kind == "merge" else None
-    if mark is None or stage.output is None:
-        return None
-    file = Path(stage.output).expanduser() / mark
-    return file if file.is_file() else None

@@ -16,7 +16,7 @@ from dpo.data.config import DataConfig
 from dpo.data.conversion import Converted, Converter
 from dpo.data.pipeline import PreparedData, open_prepared
 from dpo.data.report import DataReport
-from dpo.data.source import Source, count_rows, open_source, parse_source
+from dpo.data.source import Source, coming_output, count_rows, open_source, parse_source
 from dpo.data.tokenization import Tokenizer
 from dpo.errors import SourceError
 from dpo.hub import reach_hub
@@ -126,8 +126,8 @@ def lengths_of(converted: Converted) -> list[Lengths]:
 def first_rows(spec: str, config: DataConfig, not_there_yet: Collection[str], notes: list[str]) -> FirstRows:
     """The beginning of a source, or its adapter's examples where there is nothing to read, with a note."""
     adapter_files = tuple(map(Path, config.adapter))
-    name, _, location = spec.partition("=")
-    if coming := next((path for path in not_there_yet if location.startswith(path) and not Path(path).exists()), None):
+    name = spec.partition("=")[0]
+    if coming := coming_output(spec, not_there_yet):
         notes.append(f"stand-in: {coming} is not there yet: the example rows of {name}")
         return example_rows(Source(spec=spec, adapter=get_adapter(name, adapter_files)))
     source = parse_source(spec, adapter_files)

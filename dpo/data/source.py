@@ -1,6 +1,6 @@
 """Where raw rows come from: a file, a folder of files, or the Hub."""
 
-__all__ = ["Source", "count_rows", "open_source", "parse_source"]
+__all__ = ["Source", "check_sources", "coming_output", "count_rows", "open_source", "parse_source"]
 
 import csv
 import hashlib
@@ -9,7 +9,7 @@ import json
 import random
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -20,6 +20,7 @@ from typing import Any
 from dpo.adapters import get_adapter
 from dpo.adapters.base import Adapter
 from dpo.errors import SourceError
+from dpo.folders import find_output
 
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 NUM_SCHEMA_ROWS = 100
@@ -117,6 +118,30 @@ def parse_source(spec: str, adapter_files: tuple[Path, ...] = ()) -> Source:
         f"{spec}: there is no file or folder '{location}'.\n"
         f"  Expected a file or folder of {', '.join(FORMATS)}, or a Hub id such as {adapter.hub_id or 'org/name'}."
     )
+
+
+def check_sources(specs: Collection[str], adapter_files: tuple[Path, ...], coming: Collection[str]) -> None:
+    """Refuse sources of which it can be seen that they could not be read, before anything is.
+
+    Args:
+        specs: As in --datasets.
+        adapter_files: Adapters elsewhere, which the specs may name.
+        coming: Files and folders that are made before the sources are read.
+
+    Raises:
+        DPOError: as parse_source.
+    """
+    for spec in specs:
+        if coming_output(spec, coming) is None:
+            parse_source(spec, adapter_files)
+        else:
+            get_adapter(spec.partition("=")[0], adapter_files)
+
+
+def coming_output(spec: str, coming: Collection[str]) -> str | None:
+    """Which of the files and folders that are yet to be made a source reads, where that is not there."""
+    output = find_output(spec.partition("=")[2], coming, in_folder=True)
+    return None if output is None or Path(output).expanduser().exists() else output
 
 
 def list_files(path: Path, split: str = "") -> tuple[Path, ...]:

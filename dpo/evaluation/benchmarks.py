@@ -3,7 +3,7 @@
 names -> lm-eval's index -> tasks with their questions, before any model is loaded -> a model's measures
 """
 
-__all__ = ["Benchmarks", "load_benchmarks"]
+__all__ = ["Benchmarks", "check_tasks", "load_benchmarks"]
 
 import importlib.util
 import logging
@@ -149,9 +149,7 @@ def load_benchmarks(
         ConfigError: lm-eval is not installed, a task is unknown or named twice, or cannot be run here.
         SourceError: a task's questions cannot be read.
     """
-    if importlib.util.find_spec("lm_eval") is None:
-        raise ConfigError(f"benchmarks are run by lm-eval, which is not installed.\n  pip install {REQUIREMENT}")
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # warnings on each of its defaults
+    check_installed()
     requests = [*(() if suite is None else SUITES[suite]), *tasks]
     manager = find_tasks([request.name for request in requests], include_path)
     loaded: dict[str, dict[str, Any]] = {"tasks": {}, "groups": {}}
@@ -164,6 +162,23 @@ def load_benchmarks(
         loaded["groups"] |= found.get("groups", {})
         tasks_of[request.name] = list(found["tasks"])
     return Benchmarks(requests=requests, suite=suite, loaded=loaded, tasks_of=tasks_of)
+
+
+def check_tasks(tasks: Sequence[TaskRequest], *, include_path: Path | None = None) -> None:
+    """Refuse tasks that lm-eval does not have. Their questions are not read, and a suite is taken on trust.
+
+    Raises:
+        ConfigError: lm-eval is not installed, or a task is unknown.
+    """
+    check_installed()
+    if tasks:
+        find_tasks([task.name for task in tasks], include_path)
+
+
+def check_installed() -> None:
+    if importlib.util.find_spec("lm_eval") is None:
+        raise ConfigError(f"benchmarks are run by lm-eval, which is not installed.\n  pip install {REQUIREMENT}")
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # warnings on each of its defaults
 
 
 def find_tasks(names: Sequence[str], include_path: Path | None) -> Any:

@@ -1,6 +1,6 @@
 """Whether a merged model says what its base says with the adapter: their logits, in float32, on a few prompts."""
 
-__all__ = ["PROMPTS", "Comparison", "compare"]
+__all__ = ["Comparison", "compare"]
 
 import gc
 import warnings
@@ -16,21 +16,11 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dpo.errors import ModelError
+from dpo.merging.options import PROMPTS
 from dpo.merging.shards import Written
 from dpo.models import LocatedModel
 from dpo.training.loading import load_causal_lm
 
-PROMPTS = (
-    "The capital of Peru is Lima, and that of Chile is",
-    "def area(width, height):\n    return",
-    "Two, three, five, seven, eleven: the next prime is",
-    "Dear neighbour, the parcel you are waiting for has been left with",
-    "Wasser besteht aus Wasserstoff und",
-    "Question: Which gas do plants take in?\nAnswer:",
-    "She opened the old atlas, and between two pages she found",
-    "12 * 12 = 144, 13 * 13 = 169, 14 * 14 =",
-)
-"""Of several kinds; the answers are of no matter."""
 EXACT = 1e-4
 """What float32's rounding of sums in another order may come to, of the largest logit. A wrong merge is far above it."""
 OF_ROUNDING = 0.1

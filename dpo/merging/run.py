@@ -5,7 +5,6 @@ __all__ = ["MergeOptions", "merge"]
 import copy
 import resource
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,27 +14,13 @@ from dpo.cache import publish
 from dpo.errors import ConfigError, ModelError
 from dpo.merging.account import Merge
 from dpo.merging.adapted import AdaptedModel
-from dpo.merging.check import PROMPTS, Comparison, compare
+from dpo.merging.check import Comparison, compare
 from dpo.merging.folder import write_config
-from dpo.merging.shards import Written, check_shard_size, find_shards, merge_shards, why_whole
+from dpo.merging.options import MergeOptions
+from dpo.merging.shards import Written, find_shards, merge_shards, why_whole
 from dpo.merging.whole import merge_whole
 from dpo.models import LocatedModel
 from dpo.training.loading import load_chat_tokenizer
-
-
-@dataclass(frozen=True, kw_only=True)
-class MergeOptions:
-    """What the user asks for, beside the models."""
-
-    base: str
-    """Name for the account: what the user or the adapter calls it."""
-    adapter: str
-    output: Path
-    dtype: str | None = None
-    """float32, float16 or bfloat16; None keeps what each weight is stored in."""
-    max_shard_size: str = "5GB"
-    check_prompts: int = 4
-    trust_remote_code: bool = False
 
 
 def merge(located: LocatedModel, options: MergeOptions, *, progress: bool = False) -> Merge:
@@ -49,9 +34,7 @@ def merge(located: LocatedModel, options: MergeOptions, *, progress: bool = Fals
     Raises:
         DPOError: they do not fit, cannot be read or written, or the merged model says something else.
     """
-    if not 0 <= options.check_prompts <= len(PROMPTS):
-        raise ConfigError(f"--check_prompts {options.check_prompts}: expected 0 to {len(PROMPTS)}")
-    check_shard_size(options.max_shard_size)
+    options.check()
     done: list[Merge] = []
     try:
         publish(options.output, lambda folder: done.append(build(located, options, folder, progress)), replace=True)

@@ -1,6 +1,6 @@
 """Weights on their way from the base's safetensors to the merged model's, a shard of the output in memory at a time."""
 
-__all__ = ["Written", "check_shard_size", "find_shards", "merge_shards", "why_whole"]
+__all__ = ["Written", "find_shards", "merge_shards", "why_whole"]
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers.modeling_utils import str_to_torch_dtype
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from dpo.errors import ConfigError, ModelError
+from dpo.errors import ModelError
 from dpo.hub import find_file
 from dpo.merging.adapted import AdaptedModel
 
@@ -54,18 +54,6 @@ class Source:
     stored: torch.dtype
     merged: torch.Tensor
     """Shape and dtype of what is written, on the meta device."""
-
-
-def check_shard_size(size: str) -> None:
-    """Refuse what is no size.
-
-    Raises:
-        ConfigError: showing what is one.
-    """
-    try:
-        split_torch_state_dict_into_shards({"any": torch.empty(1, device="meta")}, max_shard_size=size)
-    except ValueError as error:
-        raise ConfigError(f"--max_shard_size {size}: expected a size such as 5GB or 500MB") from error
 
 
 def find_shards(base: str, revision: str | None = None) -> dict[str, Path] | None:

@@ -1,11 +1,26 @@
 """How many pairs a step, a device and a micro-batch take."""
 
-__all__ = ["DEFAULT_GLOBAL_BATCH_SIZE", "LARGEST_DEFAULT_MICRO_BATCH", "derive_batches"]
+__all__ = ["DEFAULT_GLOBAL_BATCH_SIZE", "LARGEST_DEFAULT_MICRO_BATCH", "check_sizes", "derive_batches"]
 
 from dpo.errors import ConfigError
 
 DEFAULT_GLOBAL_BATCH_SIZE = 32
 LARGEST_DEFAULT_MICRO_BATCH = 4
+
+
+def check_sizes(global_batch_size: int | None, per_device: int | None, accumulation: int | None) -> None:
+    """Refuse what is no number of pairs or micro-batches, on however many devices.
+
+    Raises:
+        ConfigError: naming the flag.
+    """
+    for name, value in (
+        ("global_batch_size", global_batch_size),
+        ("per_device_train_batch_size", per_device),
+        ("gradient_accumulation_steps", accumulation),
+    ):
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name} {value}: expected at least 1")
 
 
 def derive_batches(
@@ -19,13 +34,7 @@ def derive_batches(
     Raises:
         ConfigError: the numbers do not go together; the message names the nearest that do.
     """
-    for name, value in (
-        ("global_batch_size", global_batch_size),
-        ("per_device_train_batch_size", per_device),
-        ("gradient_accumulation_steps", accumulation),
-    ):
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name} {value}: expected at least 1")
+    check_sizes(global_batch_size, per_device, accumulation)
     if global_batch_size is None and accumulation is not None:
         per_device = per_device or 1
         return per_device * world_size * accumulation, per_device, accumulation

@@ -13,7 +13,7 @@ from dpo.cache import cache_root
 from dpo.errors import ConfigError
 from dpo.models import LocatedModel, locate
 from dpo.training.attention import resolve_attention
-from dpo.training.batches import DEFAULT_GLOBAL_BATCH_SIZE, LARGEST_DEFAULT_MICRO_BATCH, derive_batches
+from dpo.training.batches import DEFAULT_GLOBAL_BATCH_SIZE, LARGEST_DEFAULT_MICRO_BATCH, check_sizes, derive_batches
 from dpo.training.checks import check_config
 from dpo.training.deepspeed_config import check_mismatches, load_deepspeed_config
 from dpo.training.device import computes_bf16
@@ -232,17 +232,40 @@ class TrainingConfig(DPOConfig):
     """The --deepspeed path as the user gave it."""
 
     def __post_init__(self) -> None:
+        self.check_flags()
+        self.set_up()
+
+    def check_flags(self) -> None:
+        """Check what does not depend on the run's devices, and read its losses and DeepSpeed's JSON.
+
+        Raises:
+            ConfigError: a flag is wrong, contradicts another, or would overwrite something.
+        """
         for name in ("output_dir", "model_name_or_path"):
             # A shell expands ~, a YAML file does not. A Path would lose the leading ./ that no Hub id has.
             if value := getattr(self, name):
                 setattr(self, name, str(Path(value).expanduser()) if value.startswith("~") else value)
         if self.report_to is None:
             self.report_to = "wandb" if os.environ.get("WANDB_PROJECT") else "none"
+        self.eval_strategy = self.eval_strategy or "no"
+        self.eval_on_start = bool(self.eval_on_start)
         self.set_losses()
         check_config(self)
         self.located = self.locate_model()
         if self.learning_rate is None:
             self.learning_rate = (ADAPTER_LEARNING_RATES if self.trains_adapter else LEARNING_RATES).get(self.stage, 0)
+        check_sizes(self.global_batch_size, self.per_device_train_batch_size, self.gradient_accumulation_steps)
+        if isinstance(self.deepspeed, str):
+            self.deepspeed_file = self.deepspeed
+            self.deepspeed = load_deepspeed_config(self.deepspeed)
+        check_lora(self)
+
+    def set_up(self) -> None:
+        """Fill in what depends on the devices, and start them.
+
+        Raises:
+            ConfigError: they cannot do what is asked.
+        """
         self.accumulation_asked = self.gradient_accumulation_steps
         world_size = self.num_devices or int(os.environ.get("WORLD_SIZE", "1"))
         self.global_batch_size, self.per_device_train_batch_size, self.gradient_accumulation_steps = derive_batches(
@@ -254,19 +277,17 @@ class TrainingConfig(DPOConfig):
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None:
             self.bf16 = not self.use_cpu and not self.fp16 and computes_bf16()
-        self.eval_strategy = self.eval_strategy or "no"
-        self.eval_on_start = bool(self.eval_on_start)
-        if isinstance(self.deepspeed, str):
-            self.deepspeed_file = self.deepspeed
-            self.deepspeed = load_deepspeed_config(self.deepspeed)
-        check_lora(self)
+        self.set_up_libraries()
+        check_mismatches(self, self.deepspeed_file)
+        # Asked here once, so that an attention that cannot run is refused before the data is prepared.
+        self.attention = resolve_attention(self.attn_implementation, half_precision=bool(self.bf16 or self.fp16))
+
+    def set_up_libraries(self) -> None:
+        """Let TRL and transformers read the flags, who find the device too."""
         try:
             super().__post_init__()
         except (ImportError, ValueError) as error:
             raise ConfigError(str(error)) from error
-        check_mismatches(self, self.deepspeed_file)
-        # Asked here once, so that an attention that cannot run is refused before the data is prepared.
-        self.attention = resolve_attention(self.attn_implementation, half_precision=bool(self.bf16 or self.fp16))
 
     def locate_model(self) -> LocatedModel:
         """Follow the model's name.

@@ -3,32 +3,28 @@
 __all__ = ["dry_run", "show_stages"]
 
 import math
-import os
 import shlex
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from dpo.data.config import DataConfig
 from dpo.data.sample import NUM_ROWS, Sample, read_sample
 from dpo.data.tokenization import Tokenizer, load_tokenizer
-from dpo.embedded import EMBEDDED
 from dpo.errors import ModelError, TokenizerError
 from dpo.folders import RESULTS
 from dpo.hub import is_hub_id, reach_hub
-from dpo.models import ADAPTER_CONFIG, LocatedModel, locate
-from dpo.recipes import Recipe, Stage, command_argv, first_look, read_recipe
+from dpo.recipes import Recipe, Stage, command_argv, first_look, main_argv, read_recipe
 from dpo.training.config import TrainingConfig
 from dpo.training.distributed import is_main_process
 from dpo.training.flags import parse_flags
 from dpo.training.lora import check_added_tokens
 from dpo.training.planning import plan_micro_batches
+from dpo.training.planning_config import Before, Plan
 from dpo.training.size import ModelSize, holdings, measure
+from dpo.training.stages import check_stages
 from dpo.training.steps import micro_batches_for
 from dpo.training.summary import describe
 
@@ -41,8 +37,6 @@ OVER_ALL_ROWS = (
     "weights",
 )
 """Flags of the data that compare pairs with each other, which a sample cannot show."""
-Before = Sequence[tuple[Stage, list[str]]]
-"""The stages before a run, whose output it may start from, and main.py's words for each."""
 
 
 def dry_run(argv: Sequence[str]) -> None:
@@ -72,10 +66,8 @@ def show_stages(recipe: Recipe, stages: Sequence[Stage], flags: Sequence[str]) -
     Raises:
         DPOError: as dry_run.
     """
-    words = [
-        (stage, ["--config", str(recipe.file), *([] if recipe.is_one_run else ["--stage", stage.name]), *flags])
-        for stage in recipe.stages
-    ]
+    check_stages(recipe, stages, flags=flags)
+    words = [(stage, [*main_argv(recipe, stage), *flags]) for stage in recipe.stages]
     for number, (stage, argv) in enumerate(words):
         if stage not in stages:
             continue
@@ -83,7 +75,8 @@ def show_stages(recipe: Recipe, stages: Sequence[Stage], flags: Sequence[str]) -
         if not stage.trains:
             print(f"would run: {shlex.join(['python', '-m', 'dpo', *command_argv(recipe, stage)])}")
             continue
-        show_run(argv, before=words[:number])
+        with recipe.naming(stage):
+            show_run(argv, before=words[:number])
 
 
 def show_run(argv: Sequence[str], *, before: Before = ()) -> None:
@@ -118,46 +111,6 @@ def show_run(argv: Sequence[str], *, before: Before = ()) -> None:
     print("\n\n".join(section for section in sections if section), flush=True)
 
 
-class Plan(TrainingConfig):
-    """A run's flags, checked as a run checks them, for devices and a model that need not be here.
-
-    Args:
-        before: What may make the model.
-        flags: Of the run.
-    """
-
-    def __init__(self, before: Before = (), **flags: Any) -> None:
-        self.before = before
-        self.notes: list[str] = []
-        """What stands in for what is not there, a line each."""
-        super().__init__(**flags)
-
-    def locate_model(self) -> LocatedModel:
-        """Where the model lies, or the one that earlier stages make it from."""
-        self.start = find_start(str(self.model_name_or_path), self.model_revision, self.before)
-        if self.has_stand_in:
-            self.notes.append(
-                f"stand-in: {self.model_name_or_path} is not there yet: configuration and tokenizer of "
-                f"{self.start.name}"
-            )
-        return self.start.located
-
-    @property
-    def has_stand_in(self) -> bool:
-        """Whether the model is yet to be made."""
-        return self.start.name != self.model_name_or_path
-
-    @cached_property
-    def _setup_devices(self) -> torch.device:  # no process group is started
-        self.distributed_state = None
-        self._n_gpu = 0 if self.use_cpu else 1
-        return torch.device("cpu") if self.use_cpu else torch.accelerator.current_accelerator() or torch.device("cpu")
-
-    @property
-    def world_size(self) -> int:
-        return self.num_devices or int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def tokenizer_and_size(config: Plan) -> tuple[Tokenizer | None, ModelSize | None]:
     """The model's tokenizer and size; None each where they are on a Hub that cannot be asked.
 
@@ -178,45 +131,6 @@ def tokenizer_and_size(config: Plan) -> tuple[Tokenizer | None, ModelSize | None
             f"stand-in: {located.base} cannot be fetched: four characters count as a token, its size is not known"
         )
         return None, None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """What there is of the model that a run starts from."""
-
-    name: str
-    """What the user calls it: the model itself, or the one that earlier stages make it from."""
-    located: LocatedModel
-    """An adapter that is yet to be made among it."""
-    adapter_by: Plan | None = None
-    """The run that is to make that adapter."""
-
-
-def find_start(name: str, revision: str | None, before: Before) -> Start:
-    """Follow a model's name to where it lies, or through the stages that make it to what they start from.
-
-    Raises:
-        DPOError: it leads nowhere, or a stage on the way cannot run.
-    """
-    is_there = any((Path(name) / file).is_file() for file in ("config.json", ADAPTER_CONFIG))
-    places = [
-        place
-        for place, (stage, _) in enumerate(before)
-        if (stage.trains or stage.kind == "merge") and Path(name) == Path(str(stage.output))
-    ]
-    if is_there or not places:
-        if name != EMBEDDED and is_hub_id(name):
-            reach_hub()  # or each look at it waits for the network anew
-        return Start(name=name, located=locate(name, revision=revision))
-    (stage, argv), earlier = before[places[-1]], before[: places[-1]]
-    if stage.kind == "merge":
-        base = str(stage.flags.get("model") or stage.flags.get("adapter"))
-        start = find_start(base, stage.flags.get("model_revision"), earlier)
-        return Start(name=start.name, located=replace(start.located, adapter=None))
-    made_by = Plan(earlier, **parse_flags(argv)[1] | {"overwrite_output_dir": True})
-    if made_by.lora_rank is None:
-        return made_by.start
-    return Start(name=made_by.start.name, located=replace(made_by.located, adapter=name), adapter_by=made_by)
 
 
 def describe_model(config: TrainingConfig, size: ModelSize | None) -> str:

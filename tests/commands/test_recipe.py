@@ -1,14 +1,17 @@
 """python -m dpo recipe: which stages are run, how, and what is said when one fails."""
 
+import importlib.util
 import sys
 from pathlib import Path
 
+import lm_eval.tasks
 import pytest
 
 from dpo.cli import main
-from dpo.commands.recipe import chosen, command_of, find_launcher, find_main, what_is_done
-from dpo.errors import ConfigError
-from dpo.recipes import Recipe, Stage, read_recipe
+from dpo.commands.recipe import chosen, command_of, find_launcher, find_main
+from dpo.errors import ConfigError, DPOError
+from dpo.recipes import Recipe, Stage, read_recipe, what_is_done
+from dpo.training.stages import check_stages
 from tests.builders import ROOT
 
 RECIPE = """
@@ -135,12 +138,13 @@ def test_the_first_stage_that_fails_ends_it_with_its_exit_code_and_the_way_to_go
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "recipe.yaml"
-    file.write_text(RECIPE.replace("[nectar]", f"['triplets={tmp_path}/none.jsonl']"))
+    (tmp_path / "none.jsonl").touch()
+    file.write_text(RECIPE.replace("[nectar]", f"['triplets={tmp_path}/none.jsonl']").replace(": m\n", ": embedded\n"))
     assert main(["recipe", str(file), "--from", "again"]) == 2
     said = capfd.readouterr()
     assert said.out.startswith(f"[1/2] again: {sys.executable} {ROOT / 'main.py'} --config {file} --stage again\n")
     assert "[2/2]" not in said.out
-    assert "there is no file or folder" in said.err or "there is no such folder" in said.err
+    assert "the source holds no rows" in said.err
     assert (
         "error: stage 'again' ended with exit code 2.\n"
         f"  When that is mended, go on with: python -m dpo recipe {file} --from again\n"
@@ -150,3 +154,130 @@ def test_the_first_stage_that_fails_ends_it_with_its_exit_code_and_the_way_to_go
 def test_devices_are_planned_for_with_a_dry_run_alone(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipe", str(recipe.file), "--num_devices", "2"]) == 2
     assert "--num_devices is for --dry_run" in capsys.readouterr().err
+
+
+BROKEN = [
+    ("dpo: {output_dir: two, lora_alpha: 8}", "--lora_alpha belongs to a new LoRA adapter: pass --lora_rank as well"),
+    ("dpo: {output_dir: two, loss: [nosuch]}", "unknown loss 'nosuch'"),
+    ("dpo: {output_dir: two, beta: -1}", "--beta -1.0: expected a number above 0"),
+    ("dpo: {output_dir: two, lr_scheduler_type: cosin}", "cosin"),
+    ("dpo: {output_dir: two, global_batch_size: 0}", "--global_batch_size 0: expected at least 1"),
+    ("dpo: {output_dir: two, deepspeed: none.json}", "--deepspeed none.json: cannot be read"),
+    ("dpo: {output_dir: two, datasets: [nectarine]}", "unknown adapter 'nectarine'. Did you mean nectar?"),
+    ("dpo: {output_dir: two, datasets: [nectar=none.jsonl]}", "there is no file or folder 'none.jsonl'"),
+    ("dpo: {output_dir: two, model_name_or_path: ./none}", "model ./none: there is no such folder"),
+    ("dpo: {output_dir: two, btea: 1}", "unknown key 'btea'. Did you mean beta"),
+    (
+        "generate: {model: m, datasets: [nectar], output: a.jsonl, pick: longest}",
+        "--pick longest picks among candidates",
+    ),
+    ("generate: {model: m, datasets: [nectarine], output: a.jsonl}", "unknown adapter 'nectarine'"),
+    ("generate: {model: ./none, datasets: [nectar], output: a.jsonl}", "model ./none: there is no such folder"),
+    ("generate: {model: m, datasets: [nectar], output: a.json}", "expected a file whose name ends in .jsonl"),
+    ("evaluate: {models: [one]}", "nothing to measure"),
+    ("evaluate: {models: [one], tasks: [dpo_facts], output: a.csv}", "expected a file that ends in .json"),
+    ("evaluate: {models: [one], pairs: [nectarine]}", "unknown adapter 'nectarine'"),
+    ("evaluate: {models: [./none], pairs: [nectar]}", "model ./none: there is no such folder"),
+    ("merge: {adapter: one, output: two, check_prompts: 99}", "--check_prompts 99: expected 0 to 8"),
+    ("merge: {adapter: one, output: two, max_shard_size: banana}", "--max_shard_size banana: expected a size such as"),
+    ("merge: {adapter: one, output: kept}", "--output kept holds something"),
+]
+
+
+@pytest.mark.parametrize("more", [(), ("--dry_run",)], ids=["run", "dry_run"])
+@pytest.mark.parametrize(("stage", "message"), BROKEN, ids=[stage for stage, _ in BROKEN])
+def test_what_is_wrong_with_a_later_stage_shows_before_the_first_one_starts(
+    stage: str,
+    message: str,
+    more: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("kept").mkdir()
+    Path("kept", "notes.txt").touch()
+    first = "datasets: [nectar]\nmodel_name_or_path: m\nstages:\n  - sft: {output_dir: one}\n"
+    Path("recipe.yaml").write_text(f"{first}  - {stage}\n")
+    assert main(["recipe", "recipe.yaml", *more]) == 2
+    said = capfd.readouterr()
+    assert f"error: --config recipe.yaml, stage '{stage.partition(':')[0]}': " in said.err and message in said.err
+    assert said.out == "", "no stage is started or told"
+
+
+def test_a_task_that_lm_eval_lacks_shows_before_the_first_stage_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    manager = lm_eval.tasks.TaskManager
+    # Without lm-eval's own tasks, whose index takes half a minute to read.
+    monkeypatch.setattr(lm_eval.tasks, "TaskManager", lambda include_path, **_: manager(None, include_path, False))
+    file = tmp_path / "recipe.yaml"
+    file.write_text(RECIPE + f"  - evaluate: {{models: [m], tasks: [dpo_fcats], output: {tmp_path}/a.json}}\n")
+    assert main(["recipe", str(file)]) == 2
+    said = capfd.readouterr()
+    assert "stage 'evaluate': --tasks: unknown task 'dpo_fcats'. Did you mean dpo_facts?" in said.err
+    assert said.out == ""
+
+
+def test_a_missing_lm_eval_shows_before_the_first_stage_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "lm_eval" else find_spec(name, *rest)
+    )
+    file = tmp_path / "recipe.yaml"
+    suite = f"{{models: [m], suite: open_llm_leaderboard, output: {tmp_path}/a.json}}"
+    file.write_text(RECIPE + f"  - evaluate: {suite}\n")
+    assert main(["recipe", str(file)]) == 2
+    said = capfd.readouterr()
+    assert "stage 'evaluate': benchmarks are run by lm-eval, which is not installed" in said.err
+    assert said.out == ""
+
+
+MAKING = """
+datasets: [nectar]
+model_name_or_path: m
+stages:
+  - sft: {output_dir: ./made/sft, lora_rank: 4}
+  - merge: {adapter: made/sft, output: made/whole}
+  - generate: {model: ./made/whole, datasets: [nectar], output: made/rows/a.jsonl}
+  - dpo: {model_name_or_path: ./made/whole, datasets: ['triplets=made/rows/a.jsonl@0.5'], output_dir: made/dpo}
+  - dpo: {name: again, model_name_or_path: ./made/dpo, datasets: [triplets=./made/rows], output_dir: made/again}
+  - evaluate: {models: [./made/whole, ./made/again/checkpoint-1], pairs: [triplets=made/rows/a.jsonl]}
+"""
+
+
+def test_what_earlier_stages_make_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text(MAKING)
+    recipe = read_recipe(Path("recipe.yaml"))
+    check_stages(recipe, recipe.stages)
+    check_stages(recipe, recipe.stages[3:])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.yaml"]
+    Path("recipe.yaml").write_text(MAKING.replace("output: made/rows/a.jsonl", "output: made/other.jsonl"))
+    recipe = read_recipe(Path("recipe.yaml"))
+    with pytest.raises(DPOError, match=r"stage 'dpo': triplets=made/rows/a.jsonl@0.5: there is no file or folder"):
+        check_stages(recipe, recipe.stages)
+
+
+def test_a_finished_stage_may_be_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text(MAKING)
+    for mark in ("made/sft/train_results.json", "made/whole/config.json", "made/whole/merge_report.json"):
+        Path(mark).parent.mkdir(parents=True, exist_ok=True)
+        Path(mark).write_text("{}")
+    recipe = read_recipe(Path("recipe.yaml"))
+    check_stages(recipe, recipe.stages[:2])
+
+
+def test_what_the_number_and_kind_of_devices_decide_is_left_to_the_launcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = "global_batch_size: 64, per_device_train_batch_size: 8, gradient_accumulation_steps: 2"
+    flags = f"output_dir: one, {sizes}, bf16: true, tf32: true, deepspeed: {ROOT}/ds_configs/zero2.json"
+    stages = f"  - dpo: {{{flags}}}\n  - dpo: {{name: b, output_dir: b}}\n"
+    Path("recipe.yaml").write_text(f"datasets: [nectar]\nmodel_name_or_path: m\nstages:\n{stages}")
+    recipe = read_recipe(Path("recipe.yaml"))
+    check_stages(recipe, recipe.stages)
