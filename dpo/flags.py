@@ -1,6 +1,7 @@
 """Command lines: pydantic fields as flags, a YAML file as the same flags written down."""
 
 __all__ = [
+    "TRUE",
     "FlagParser",
     "add_fields",
     "check_flags",

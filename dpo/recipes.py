@@ -34,12 +34,16 @@ from pathlib import Path
 from typing import Any
 
 from dpo.errors import ConfigError, DPOError, unknown_name
-from dpo.flags import FlagParser, check_flags, flag_names, flags_to_argv, parse_bool, read_yaml, switch_names
-from dpo.folders import RESULTS
+from dpo.flags import TRUE, FlagParser, check_flags, flag_names, flags_to_argv, parse_bool, read_yaml, switch_names
+from dpo.folders import RESULTS, find_output
+from dpo.merging.folder import REPORT
 
 TRAINING = ("sft", "dpo")
 COMMANDS = ("merge", "generate", "evaluate")
 STAGES = "stages"
+MODELS = ("model_name_or_path", "model", "adapter", "reward_model", "models", "reference")
+SOURCES = ("datasets", "eval_datasets", "pairs")
+"""Flags by which a stage reads what another may have left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +67,28 @@ class Stage:
         """The folder or file that it leaves."""
         output = self.flags.get(output_flag(self.kind))
         return None if output is None else str(output)
+
+    @property
+    def overwrites(self) -> bool:
+        """Whether its own flags ask for what it has left to be replaced."""
+        value = self.flags.get("overwrite_output_dir" if self.trains else "overwrite")
+        return str(value).lower() in TRUE
+
+    def reads(self, other: "Stage") -> bool:
+        """Whether its models or its rows are what another stage leaves, or lie in it."""
+        if other.output is None:
+            return False
+        models = [text for flag in MODELS for text in texts(self.flags.get(flag))]
+        sources = [text.partition("=")[2] for flag in SOURCES for text in texts(self.flags.get(flag))]
+        made = [other.output]
+        return any(find_output(text, made) for text in models) or any(
+            find_output(text, made, in_folder=True) for text in sources
+        )
+
+
+def texts(value: Any) -> list[str]:
+    """The texts of a flag that takes one or several."""
+    return [str(item) for item in (value if isinstance(value, list) else [value]) if item is not None]
 
 
 def output_flag(kind: str) -> str:
@@ -280,7 +306,7 @@ def main_argv(recipe: Recipe, stage: Stage) -> list[str]:
 
 def what_is_done(stage: Stage) -> Path | None:
     """What shows that a stage is finished; None where nothing does. generate and evaluate go on by themselves."""
-    mark = RESULTS if stage.trains else "config.json" if stage.kind == "merge" else None
+    mark = RESULTS if stage.trains else REPORT if stage.kind == "merge" else None
     if mark is None or stage.output is None:
         return None
     file = Path(stage.output).expanduser() / mark

@@ -41,28 +41,32 @@ def run(options: argparse.Namespace) -> int:
 
     recipe = read_recipe(options.file)
     stages = chosen(recipe, options.first, options.only)
+    if options.num_devices is not None and not options.dry_run:
+        raise ConfigError("--num_devices is for --dry_run: the launcher says how many devices a run has.")
+    finished = find_finished(recipe, stages, overwrite=options.overwrite)
     if options.dry_run:
         devices = [] if options.num_devices is None else ["--num_devices", str(options.num_devices)]
         show_stages(recipe, stages, ["--dry_run", *devices])
         return 0
-    if options.num_devices is not None:
-        raise ConfigError("--num_devices is for --dry_run: the launcher says how many devices a run has.")
     launcher = find_launcher(options.launcher)
     # All before the first one runs, which may take days. A stage that is skipped may have lost what it was made from.
-    to_run = [stage for stage in stages if options.overwrite or what_is_done(stage) is None]
-    check_stages(recipe, to_run, overwrite=options.overwrite)
+    check_stages(recipe, [stage for stage in stages if stage.name not in finished], overwrite=options.overwrite)
     commands = [command_of(recipe, stage, launcher, overwrite=options.overwrite) for stage in stages]
     for number, (stage, command) in enumerate(zip(stages, commands, strict=True), 1):
         place = f"[{number}/{len(stages)}] {stage.name}"
-        if not options.overwrite and (done := what_is_done(stage)) is not None:
+        if done := finished.get(stage.name):
             print(f"{place} is skipped: {done} is there already (--overwrite runs it again)", flush=True)
+            if newer := find_newer(recipe, stage, done):
+                print(f"warning: {newer} is newer, from which stage '{stage.name}' was made", flush=True)
             continue
         print(f"{place}: {shlex.join(command)}", flush=True)
         code = subprocess.run(command, env=environment).returncode  # without what libraries set here on their import
         if code:
+            # What it left another time would be taken for this time's.
+            again = " --overwrite" if options.overwrite or what_is_done(stage) else ""
             print(
                 f"error: stage '{stage.name}' ended with exit code {code}.\n"
-                f"  When that is mended, go on with: python -m dpo recipe {recipe.file} --from {stage.name}",
+                f"  When that is mended, go on with: python -m dpo recipe {recipe.file} --from {stage.name}{again}",
                 file=sys.stderr,
             )
             return code if code > 0 else 128 - code  # a signal's number, as shells give it
@@ -82,6 +86,45 @@ def chosen(recipe: Recipe, first: str | None, only: Sequence[str] | None) -> lis
         return [stage for stage in recipe.stages if stage in wanted]
     start = 0 if first is None else recipe.stages.index(recipe.stage(first))
     return list(recipe.stages[start:])
+
+
+def find_finished(recipe: Recipe, stages: Sequence[Stage], *, overwrite: bool) -> dict[str, Path]:
+    """What shows that a stage is finished, by the name of each that is to be skipped.
+
+    Raises:
+        ConfigError: a stage has left what it made from what another one is about to make anew.
+    """
+    finished: dict[str, Path] = {}
+    to_run: list[Stage] = []
+    for stage in stages:
+        done = what_is_done(stage)
+        changed = next((earlier for earlier in to_run if stage.reads(earlier)), None)
+        if not overwrite and changed is not None and not stage.overwrites and (left := done or rows_of(stage)):
+            raise ConfigError(
+                f"{recipe.where(stage)}: {left} was made from what stage '{changed.name}' is about to make anew.\n"
+                f"  Make both anew, and what follows: python -m dpo recipe {recipe.file} --from {changed.name} "
+                f"--overwrite\n  Or keep {stage.output} by another name, or begin behind '{changed.name}' with --from."
+            )
+        if done is None or overwrite or changed is not None:
+            to_run.append(stage)
+        else:
+            finished[stage.name] = done
+    return finished
+
+
+def rows_of(stage: Stage) -> Path | None:
+    """The rows that a stage has left, whole or in part, with which it would go on."""
+    if stage.kind != "generate" or stage.output is None:
+        return None
+    file = Path(stage.output)
+    return file if file.is_file() else None
+
+
+def find_newer(recipe: Recipe, stage: Stage, done: Path) -> Path | None:
+    """What shows that a stage which this one reads was finished after it."""
+    sources = [earlier for earlier in recipe.stages[: recipe.stages.index(stage)] if stage.reads(earlier)]
+    marks = [mark for mark in map(what_is_done, sources) if mark is not None]
+    return next((mark for mark in marks if mark.stat().st_mtime > done.stat().st_mtime), None)
 
 
 def find_launcher(text: str) -> list[str]:

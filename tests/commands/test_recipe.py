@@ -1,14 +1,16 @@
 """python -m dpo recipe: which stages are run, how, and what is said when one fails."""
 
 import importlib.util
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import lm_eval.tasks
 import pytest
 
 from dpo.cli import main
-from dpo.commands.recipe import chosen, command_of, find_launcher, find_main
+from dpo.commands.recipe import chosen, command_of, find_finished, find_launcher, find_main
 from dpo.errors import ConfigError, DPOError
 from dpo.recipes import Recipe, Stage, read_recipe, what_is_done
 from dpo.training.stages import check_stages
@@ -117,9 +119,10 @@ def test_results_or_a_merged_model_show_that_a_stage_is_done(tmp_path: Path) -> 
     merge = Stage(name="merge", kind="merge", flags={"output": output})
     evaluate = Stage(name="evaluate", kind="evaluate", flags={"output": output})
     (tmp_path / "out").mkdir()
-    assert (what_is_done(dpo), what_is_done(merge)) == (None, None)
     (tmp_path / "out" / "config.json").write_text("{}")
-    assert (what_is_done(dpo), what_is_done(merge)) == (None, tmp_path / "out" / "config.json")
+    assert (what_is_done(dpo), what_is_done(merge)) == (None, None), "any model has a config.json"
+    (tmp_path / "out" / "merge_report.json").write_text("{}")
+    assert (what_is_done(dpo), what_is_done(merge)) == (None, tmp_path / "out" / "merge_report.json")
     (tmp_path / "out" / "train_results.json").write_text("{}")
     assert what_is_done(dpo) == tmp_path / "out" / "train_results.json"
     assert what_is_done(evaluate) is None
@@ -281,3 +284,106 @@ def test_what_the_number_and_kind_of_devices_decide_is_left_to_the_launcher(
     Path("recipe.yaml").write_text(f"datasets: [nectar]\nmodel_name_or_path: m\nstages:\n{stages}")
     recipe = read_recipe(Path("recipe.yaml"))
     check_stages(recipe, recipe.stages)
+
+
+CHAIN = """
+datasets: [nectar]
+model_name_or_path: m
+lora_rank: 4
+stages:
+  - sft: {output_dir: sft}
+  - merge: {adapter: ./sft, output: whole}
+  - generate: {model: whole, datasets: [nectar], output: rows.jsonl}
+  - dpo: {model_name_or_path: m, datasets: ['triplets=rows.jsonl@0.5'], output_dir: dpo}
+"""
+
+
+class TestStagesThatReadWhatIsMadeAnew:
+    @pytest.fixture
+    def finish(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+        """Puts into the current folder what stages leave, one after the other."""
+        monkeypatch.chdir(tmp_path)
+        Path("recipe.yaml").write_text(CHAIN)
+
+        def finish(*marks: str) -> None:
+            for seconds, mark in enumerate(marks):
+                Path(mark).parent.mkdir(exist_ok=True)
+                Path(mark).write_text("{}")
+                os.utime(mark, (seconds, seconds))
+
+        return finish
+
+    @pytest.mark.parametrize(
+        ("marks", "stage", "changed"),
+        [
+            (("whole/merge_report.json",), "merge", "sft"),
+            (("sft/train_results.json", "rows.jsonl"), "generate", "merge"),
+            (("sft/train_results.json", "whole/merge_report.json", "dpo/train_results.json"), "dpo", "generate"),
+        ],
+    )
+    @pytest.mark.parametrize("more", [(), ("--dry_run",)], ids=["run", "dry_run"])
+    def test_they_are_neither_skipped_nor_replaced_unasked(
+        self,
+        finish: Callable[..., None],
+        marks: tuple[str, ...],
+        stage: str,
+        changed: str,
+        more: tuple[str, ...],
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        finish(*marks)
+        assert main(["recipe", "recipe.yaml", *more]) == 2
+        said = capfd.readouterr()
+        assert said.out == "", "nothing is started"
+        assert (
+            f"stage '{stage}': {marks[-1]} was made from what stage '{changed}' is about to make anew.\n"
+            "  Make both anew, and what follows: "
+            f"python -m dpo recipe recipe.yaml --from {changed} --overwrite\n"
+        ) in said.err
+        assert all(Path(mark).is_file() for mark in marks)
+
+    def test_overwrite_makes_all_anew(self, finish: Callable[..., None]) -> None:
+        finish("whole/merge_report.json", "rows.jsonl", "dpo/train_results.json")
+        recipe = read_recipe(Path("recipe.yaml"))
+        assert find_finished(recipe, recipe.stages, overwrite=True) == {}
+
+    def test_one_whose_own_flags_overwrite_runs_again(self, finish: Callable[..., None]) -> None:
+        finish("whole/merge_report.json")
+        Path("recipe.yaml").write_text(CHAIN.replace("output: whole", "output: whole, overwrite: 'yes'"))
+        recipe = read_recipe(Path("recipe.yaml"))
+        assert find_finished(recipe, recipe.stages, overwrite=False) == {}
+        finish("sft/train_results.json")
+        assert sorted(find_finished(recipe, recipe.stages, overwrite=False)) == ["merge", "sft"]
+
+    def test_one_that_reads_something_else_is_skipped(self, finish: Callable[..., None]) -> None:
+        finish("dpo/train_results.json")
+        Path("recipe.yaml").write_text(CHAIN.replace("triplets=rows.jsonl@0.5", "nectar"))
+        recipe = read_recipe(Path("recipe.yaml"))
+        assert find_finished(recipe, recipe.stages, overwrite=False) == {"dpo": Path("dpo/train_results.json")}
+
+    def test_rows_that_are_begun_are_gone_on_with_where_their_model_stays(self, finish: Callable[..., None]) -> None:
+        finish("sft/train_results.json", "whole/merge_report.json", "rows.jsonl")
+        recipe = read_recipe(Path("recipe.yaml"))
+        assert sorted(find_finished(recipe, recipe.stages, overwrite=False)) == ["merge", "sft"]
+
+    def test_a_finished_one_that_is_older_than_what_it_reads_is_told(
+        self, finish: Callable[..., None], capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        finish("sft/train_results.json", "whole/merge_report.json")
+        assert main(["recipe", "recipe.yaml", "--only", "sft", "merge"]) == 0
+        assert "warning" not in capfd.readouterr().out
+        finish("whole/merge_report.json", "sft/train_results.json")
+        assert main(["recipe", "recipe.yaml", "--only", "sft", "merge"]) == 0
+        said = capfd.readouterr().out
+        assert "warning: sft/train_results.json is newer, from which stage 'merge' was made\n" in said
+
+    def test_the_way_to_go_on_after_an_overwriting_stage_failed_overwrites_too(
+        self, finish: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))  # a stage is a process, and the current folder is not the checkout
+        finish("whole/merge_report.json")
+        Path("sft").mkdir()  # and no adapter in it
+        assert main(["recipe", "recipe.yaml", "--only", "merge", "--overwrite"]) == 2
+        said = capfd.readouterr().err
+        assert "found no adapter_config.json in it" in said
+        assert "go on with: python -m dpo recipe recipe.yaml --from merge --overwrite\n" in said
