@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import deepspeed  # noqa: F401  # here, since its first import prints a line
 import lm_eval.tasks
 import pytest
 
