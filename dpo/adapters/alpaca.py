@@ -5,7 +5,8 @@ A raw row:
     {"instruction": "Name the gas.", "input": "Its symbol is Ne.", "output": "Neon.", "text": "Below is ..."}
 
 An instruction row. The prompt is the instruction, a blank line, and the input where there is one; `text`, which renders
-all three in Alpaca's own template, is not read. Other files with these columns are read alike, alpaca=rows.json.
+all three in Alpaca's own template, is not read. Other files with these columns are read alike, alpaca=rows.json, those
+without an `input` too.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from dpo.records import Message, Preference
 
 def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
     prompt = read_text(row, "instruction")
-    if row["input"] is not None and (given := read_text(row, "input")):
+    if row.get("input") is not None and (given := read_text(row, "input")).strip():
         prompt = f"{prompt}\n\n{given}"
     yield Preference(prompt=(Message(role="user", content=prompt),), chosen=read_text(row, "output"))
 
@@ -38,7 +39,7 @@ ADAPTER = Adapter(
     name="alpaca",
     hub_id="tatsu-lab/alpaca",
     split="train",
-    columns=("instruction", "input", "output"),
+    columns=("instruction", "output"),
     convert=convert,
     examples=EXAMPLES,
 )

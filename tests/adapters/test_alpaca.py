@@ -12,9 +12,14 @@ def test_the_input_stands_below_the_instruction() -> None:
     assert convert("alpaca", ROW) == [instruction("Name the gas.\n\nNe", "Neon.")]
 
 
-@pytest.mark.parametrize("nothing", ["", None])
+@pytest.mark.parametrize("nothing", ["", " ", None])
 def test_without_an_input_the_instruction_stands_alone(nothing: str | None) -> None:
     assert convert("alpaca", ROW | {"input": nothing}) == [instruction("Name the gas.", "Neon.")]
+
+
+def test_a_file_may_have_no_inputs_at_all() -> None:
+    row = {"instruction": "Name a noble gas.", "output": "Neon."}
+    assert convert("alpaca", row) == [instruction("Name a noble gas.", "Neon.")]
 
 
 @pytest.mark.parametrize("column", ["instruction", "input", "output"])
