@@ -1,7 +1,8 @@
-"""Folders that a user names."""
+"""Files and folders that a user names."""
 
-__all__ = ["RESULTS", "check_folder", "find_output"]
+__all__ = ["RESULTS", "check_folder", "files_fingerprint", "find_output"]
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable
@@ -27,6 +28,12 @@ def check_folder(flag: str, folder: Path) -> None:
         raise ConfigError(f"--{flag} {folder}: {there} is a file, expected a folder or nothing")
     if there != folder and not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(f"--{flag} {folder}: {there} cannot be written to.\n  Choose another folder.")
+
+
+def files_fingerprint(files: Iterable[Path]) -> str:
+    """Changes when files may have: a hash of their names, sizes and times."""
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(stats).encode()).hexdigest()
 
 
 def find_output(text: str, outputs: Iterable[str], *, in_folder: bool = False) -> str | None:

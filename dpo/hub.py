@@ -1,12 +1,14 @@
 """Files of models, in a folder or on the Hugging Face Hub."""
 
-__all__ = ["check_model_name", "find_file", "is_hub_id", "reach_hub"]
+__all__ = ["check_model_name", "find_file", "is_hub_id", "reach_hub", "weights_state"]
 
 from functools import cache
 from pathlib import Path
 
 from dpo.errors import TokenizerError
+from dpo.folders import files_fingerprint
 
+WEIGHTS = ("*.safetensors", "*.bin")
 PATIENCE_S = 5
 """How long the Hub may take to answer at all."""
 
@@ -62,6 +64,24 @@ def unreachable(model: str, revision: str | None, error: Exception) -> Tokenizer
         f"{type(error).__name__}: {error}\n"
         "  Check the spelling and the network, or pass the path of a model folder."
     )
+
+
+def weights_state(model: str, name: str, revision: str | None = None) -> str:
+    """Changes when a model's weights may have: names, sizes and times of a folder's files, or the Hub's commit.
+
+    Args:
+        model: Folder or Hub id.
+        name: A file that it has, such as config.json.
+        revision: Branch, tag or commit on the Hub.
+
+    Raises:
+        TokenizerError: it is not there.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        return files_fingerprint(sorted(file for kind in WEIGHTS for file in folder.glob(kind)))
+    file = find_file(model, name, revision)
+    return "" if file is None else file.parent.name  # the cache has a folder for each commit
 
 
 @cache

@@ -1,6 +1,6 @@
 """A preference to token ids: what the model sees at inference, and what it is to answer."""
 
-__all__ = ["EncodedPair", "PairEncoder", "load_known_template"]
+__all__ = ["EncodedPair", "PairEncoder", "any_of", "load_known_template"]
 
 import re
 from collections.abc import Iterable, Sequence

@@ -3,7 +3,6 @@
 __all__ = ["Source", "check_sources", "coming_output", "count_rows", "open_source", "parse_source"]
 
 import csv
-import hashlib
 import itertools
 import json
 import random
@@ -20,7 +19,7 @@ from typing import Any
 from dpo.adapters import get_adapter
 from dpo.adapters.base import Adapter
 from dpo.errors import SourceError
-from dpo.folders import find_output
+from dpo.folders import files_fingerprint, find_output
 
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 NUM_SCHEMA_ROWS = 100
@@ -49,8 +48,7 @@ class Source:
         """Changes when the rows may have: sizes and times of local files, or the Hub's own fingerprint."""
         if self.hub_id is not None:
             return f"{self.hub_id}:{self.split}:{load_hub_dataset(self.hub_id, self.split)._fingerprint}"
-        stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
-        return hashlib.sha256(repr(stats).encode()).hexdigest()
+        return files_fingerprint(self.files)
 
     def is_sampled(self, row_number: int, seed: int) -> bool:
         """Whether the fraction takes this row: its share of every full block of rows, drawn by the seed."""

@@ -13,7 +13,7 @@ from dpo.records import Drop
 
 Pick = Literal["random", "longest", "shortest", "scorer"]
 
-REFUSALS = ("unfinished", "empty_generation", "special_token_in_text", "near_identical")
+REFUSALS = ("unfinished", "empty_generation", "special_token_in_text", "too_long_to_score", "near_identical")
 """Why an answer is not taken, in the order they are looked for. A prompt that is left without one is dropped for the
 last of these that any of its answers came to."""
 

@@ -2,13 +2,18 @@
 
 __all__ = ["ChatEncoder"]
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
+from dpo.data.encoding import any_of
 from dpo.data.template import Template, load_template
 from dpo.data.tokenization import Tokenizer, load_tokenizer
 from dpo.errors import ModelError
+from dpo.generation.limits import read_limits
+from dpo.models import LocatedModel
 from dpo.records import Message
 
 
@@ -18,6 +23,8 @@ class ChatEncoder:
 
     template: Template
     tokenizer: Tokenizer
+    context: int | None = None
+    """Most tokens that the model reads; None where its configuration names no bound."""
 
     @classmethod
     def of_reward_model(cls, name: str, *, trust_remote_code: bool = False) -> Self:
@@ -34,7 +41,13 @@ class ChatEncoder:
                 "  Expected one that scores conversations; put chat_template.jinja into its folder if you know it."
             )
         template = load_template("model", own=tokenizer.chat_template, special_tokens=tokenizer.special_tokens)
-        return cls(template=template, tokenizer=tokenizer)
+        context = read_limits(LocatedModel(base=name, tokenizer=name)).context
+        return cls(template=template, tokenizer=tokenizer, context=context)
+
+    @cached_property
+    def literals(self) -> re.Pattern[str]:
+        """Finds control tokens of the model's in a text."""
+        return any_of(self.tokenizer.control_literals)
 
     def render(self, messages: Sequence[Message]) -> str:
         """The text of a conversation.

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dpo.errors import ConfigError
 from dpo.flags import read_fields
+from dpo.generation.candidates import Pick
 
 DATA_FLAGS = (
     "datasets",
@@ -43,7 +44,7 @@ class GenerationConfig(BaseModel):
         "answers, the one that --reward_model scores highest is chosen, the lowest rejected.",
     )
     num_candidates: int = Field(default=1, gt=0, description="Answers to draw for each prompt.")
-    pick: Literal["random", "longest", "shortest", "scorer"] | None = Field(
+    pick: Pick | None = Field(
         default=None,
         description="Which of several candidates --pair given rejects, length in characters; scorer: the one that "
         "--reward_model scores lowest. Default: random.",

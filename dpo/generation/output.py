@@ -90,6 +90,7 @@ def open_output(file: Path, settings: Mapping[str, Any], *, overwrite: bool) -> 
         if lines and not overwrite:
             check_settings(file, begun_with, json.loads(json.dumps(settings)))
         else:
+            file.with_name(f"{file.name}.report").unlink(missing_ok=True)  # of the pairs that go
             progress.truncate(0)
             write(progress, json.dumps({"settings": settings}) + "\n")
             lines = []

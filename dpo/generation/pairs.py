@@ -2,6 +2,7 @@
 
 __all__ = ["PairMaker"]
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from dpo.records import Drop, Message, Preference
 if TYPE_CHECKING:
     from dpo.generation.reward import RewardModel
 
+Checked = tuple[list[str], list[Drop]]
+"""The texts of a prompt's answers that may be taken, and why the others may not."""
 DETAIL_CHARACTERS = 200
 """Of what was found, that a record keeps."""
 
@@ -59,14 +62,23 @@ class PairMaker:
             trust_remote_code=self.config.trust_remote_code,
         )
 
+    def load(self) -> None:
+        """Load the models now.
+
+        Raises:
+            DPOError: one of them cannot be.
+        """
+        assert self.backend is not None
+        assert self.reward_model is not None or self.reward_chat is None
+
     def make(self, batch: Sequence[Prompt]) -> tuple[list[Preference], BatchRecord]:
         """The pairs of a batch, and what became of each prompt."""
         answers = self.answer(batch)
         checked = [self.check(candidates) for candidates in answers]
-        scored = self.score(batch, [texts for texts, _ in checked])
+        scored = self.score(batch, checked)
         pairs = []
         dropped = {}
-        for place, (prompt, candidates, (_, refused)) in enumerate(zip(batch, scored, checked, strict=True)):
+        for place, (prompt, (candidates, refused)) in enumerate(zip(batch, scored, strict=True)):
             try:
                 pairs.append(self.pair(prompt, candidates, refused))
             except Drop as drop:
@@ -89,17 +101,14 @@ class PairMaker:
         self.num_tokens += sum(answer.num_tokens for answer in answers)
         return [answers[place * len(draws) : (place + 1) * len(draws)] for place in range(len(batch))]
 
-    def check(self, answers: Sequence[Answer]) -> tuple[list[str], list[Drop]]:
+    def check(self, answers: Sequence[Answer]) -> Checked:
         """The texts of those answers that may be taken, and why the others may not."""
         texts, refused = [], []
         for answer in answers:
             # Control tokens stay in the text, to be found there beside those that the model spelled out.
             text = self.encoder.tokenizer.backend.decode(answer.ids, skip_special_tokens=False).strip()
             drop = check_answer(
-                text,
-                ended=answer.ended,
-                literals=self.encoder.literals,
-                keep_unfinished=self.config.keep_unfinished,
+                text, ended=answer.ended, literals=self.literals, keep_unfinished=self.config.keep_unfinished
             )
             if drop is None:
                 texts.append(text)
@@ -107,19 +116,43 @@ class PairMaker:
                 refused.append(drop)
         return texts, refused
 
-    def score(self, batch: Sequence[Prompt], texts: Sequence[list[str]]) -> list[list[Candidate]]:
-        """The candidates of each prompt with their scores, the source's own answer first where it takes part."""
+    @cached_property
+    def literals(self) -> re.Pattern[str]:
+        """Finds what no answer may hold, since the model or the reward model would see more than a text in it."""
+        if self.reward_chat is None:
+            return self.encoder.literals
+        return re.compile(f"{self.encoder.literals.pattern}|{self.reward_chat.literals.pattern}")
+
+    def score(self, batch: Sequence[Prompt], checked: Sequence[Checked]) -> list[tuple[list[Candidate], list[Drop]]]:
+        """The candidates of each prompt with their scores, the source's own answer first where it takes part.
+
+        Args:
+            batch: The prompts.
+            checked: The texts of each one's answers, and why others are refused.
+
+        Returns:
+            For each prompt its candidates, and the refusals with those of texts that cannot be scored.
+        """
         if self.reward_model is None:
-            return [[Candidate(text=text) for text in found] for found in texts]
+            return [([Candidate(text=text) for text in texts], refused) for texts, refused in checked]
         if self.config.include_given:
-            texts = [[prompt.preference.chosen, *found] for prompt, found in zip(batch, texts, strict=True)]
+            checked = [
+                ([prompt.preference.chosen, *texts], refused)
+                for prompt, (texts, refused) in zip(batch, checked, strict=True)
+            ]
         conversations = [
             [*prompt.preference.prompt, Message(role="assistant", content=text)]
-            for prompt, found in zip(batch, texts, strict=True)
-            for text in found
+            for prompt, (texts, _) in zip(batch, checked, strict=True)
+            for text in texts
         ]
         scores = iter(self.reward_model.score(conversations))
-        return [[Candidate(text=text, score=next(scores)) for text in found] for found in texts]
+        scored = []
+        for texts, refused in checked:
+            found = [(text, next(scores)) for text in texts]
+            too_long = [Drop("too_long_to_score", f"{text[:60]!r}...") for text, score in found if score is None]
+            candidates = [Candidate(text=text, score=score) for text, score in found if score is not None]
+            scored.append((candidates, [*refused, *too_long]))
+        return scored
 
     def pair(self, prompt: Prompt, candidates: Sequence[Candidate], refused: Sequence[Drop]) -> Preference:
         """A prompt's pair.

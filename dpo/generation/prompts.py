@@ -99,7 +99,9 @@ class PromptReader:
                     yield place, candidate.model_copy(update={"source": source.spec, "row": number})
 
     def check_text(self, preference: Preference) -> Drop | None:
-        """Reasons, in the order they are looked for: invalid_text, empty_prompt, empty_chosen, template_refused."""
+        """Reasons, in the order they are looked for: invalid_text, empty_prompt, empty_chosen, and of a reward
+        model special_token_in_text, template_refused.
+        """
         texts = [*(message.content for message in preference.prompt), preference.chosen]
         try:
             "".join(texts).encode()
@@ -110,6 +112,11 @@ class PromptReader:
         if self.config.reads_given and not preference.chosen.strip():
             return Drop("empty_chosen")
         if self.reward_chat is not None:
+            if self.data.special_tokens_in_text != "keep":
+                read = texts if self.config.reads_given else texts[:-1]
+                for text in read:
+                    if found := self.reward_chat.literals.search(text):
+                        return Drop("special_token_in_text", f"the reward model's {found.group()}")
             try:
                 self.reward_chat.render([*preference.prompt, Message(role="assistant", content=ANY_ANSWER)])
             except TemplateError as error:

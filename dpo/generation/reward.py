@@ -63,15 +63,16 @@ class RewardModel:
         self.batch_size = 1 if self.pad_id is None else batch_size
 
     @torch.no_grad()
-    def score(self, conversations: Sequence[Sequence[Message]]) -> list[float]:
-        """One score for each conversation, in order; higher is better.
+    def score(self, conversations: Sequence[Sequence[Message]]) -> list[float | None]:
+        """One score for each conversation, in order, higher is better; None where it is longer than the model reads.
 
         Raises:
             ModelError: a score is no number.
         """
         ids = self.chat.encode(conversations)
-        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-        scores = [0.0] * len(ids)
+        fits = [i for i in range(len(ids)) if self.chat.context is None or len(ids[i]) <= self.chat.context]
+        order = sorted(fits, key=lambda i: -len(ids[i]))
+        scores: list[float | None] = [None] * len(ids)
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
             for i, score in zip(batch, self.score_ids([ids[i] for i in batch]), strict=True):

@@ -28,7 +28,8 @@ from dpo.generation.limits import read_limits
 from dpo.generation.output import BatchRecord, Output, open_output
 from dpo.generation.pairs import PairMaker
 from dpo.generation.prompts import Prompt, PromptReader, plan_batches
-from dpo.models import locate
+from dpo.hub import weights_state
+from dpo.models import ADAPTER_CONFIG, LocatedModel, locate
 from dpo.records import Drop
 
 
@@ -81,7 +82,9 @@ def generate(config: GenerationConfig, data: DataConfig, file: Path, *, overwrit
         seed=data.seed,
         reward_chat=reward_chat,
     )
-    settings = settings_of(config, data, sources, encoder)
+    settings = settings_of(config, data, sources, encoder, located)
+    if overwrite:
+        maker.load()  # what is there is kept until the models are
     with open_output(file, settings, overwrite=overwrite) as output:
         report = write_pairs(reader, maker, output, sources)
     report.save(file.with_name(f"{file.name}.report"))
@@ -101,7 +104,11 @@ def make_encoder(tokenizer: Tokenizer, data: DataConfig) -> PairEncoder:
 
 
 def settings_of(
-    config: GenerationConfig, data: DataConfig, sources: Sequence[Source], encoder: PairEncoder
+    config: GenerationConfig,
+    data: DataConfig,
+    sources: Sequence[Source],
+    encoder: PairEncoder,
+    located: LocatedModel,
 ) -> dict[str, Any]:
     """What the pairs depend on, by names that a user knows."""
     flags = config.model_dump(mode="json") | data.model_dump(mode="json", include=set(DATA_FLAGS))
@@ -109,8 +116,19 @@ def settings_of(
         "the version of the code that reads rows": short(code_fingerprint(sources)),
         "the template's text": short(hashlib.sha256(encoder.template.source.encode()).hexdigest()),
         "the tokenizer": short(encoder.tokenizer.fingerprint()),
+        **{f"the state of {model}": short(state) for model, state in states_of(located, config.reward_model).items()},
         **{f"the state of {source.spec}": short(source.fingerprint()) for source in sources},
     }
+
+
+def states_of(located: LocatedModel, reward_model: str | None) -> dict[str, str]:
+    """What tells weights from those that a model of this name has had before, or will have."""
+    models = [(located.base, "config.json", located.base_revision)]
+    if located.adapter is not None:
+        models.append((located.adapter, ADAPTER_CONFIG, located.adapter_revision))
+    if reward_model is not None:
+        models.append((reward_model, "config.json", None))
+    return {model: weights_state(model, name, revision) for model, name, revision in models}
 
 
 def short(fingerprint: str) -> str:

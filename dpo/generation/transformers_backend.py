@@ -58,11 +58,17 @@ class TransformersBackend:
                 logits_processor=processors,
             )
         except torch.OutOfMemoryError as error:
-            raise ModelError(
-                f"the GPU's memory is too small for {len(prompts)} sequences of up to "
-                f"{longest} + {self.config.max_new_tokens} tokens.\n"
-                "  Lower --batch_size, and pass --overwrite: answers are drawn anew with other batches."
-            ) from error
+            if len(prompts) == 1:
+                raise ModelError(
+                    f"the GPU's memory is too small for {longest} + {self.config.max_new_tokens} tokens.\n"
+                    "  Pass --max_prompt_length with less, or lower --max_new_tokens."
+                ) from error
+            output = None
+        if output is None:  # out here, where what the error held is free again; a draw is the same in any batch
+            if self.device.type != "cpu":
+                torch.accelerator.empty_cache()
+            half = len(prompts) // 2
+            return self.answer(prompts[:half], seeds[:half]) + self.answer(prompts[half:], seeds[half:])
         return [cut_at(row, self.end_ids) for row in output[:, longest:].tolist()]
 
 
@@ -86,8 +92,9 @@ class SeededSampling(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores of the next token, (N, vocabulary), with all but the drawn one at minus infinity."""
-        cumulated = self.warpers(input_ids, scores).softmax(-1, dtype=torch.float64).cumsum(-1)
-        drawn = torch.tensor([[stream.random()] for stream in self.streams], dtype=torch.float64, device=scores.device)
+        exact = torch.float32 if scores.device.type == "mps" else torch.float64  # Apple's GPUs have no double
+        cumulated = self.warpers(input_ids, scores).softmax(-1, dtype=exact).cumsum(-1)
+        drawn = torch.tensor([[stream.random()] for stream in self.streams], dtype=exact, device=scores.device)
         # The first token whose cumulated probability is above the number: one of probability 0 never is.
         token = torch.searchsorted(cumulated, drawn * cumulated[:, -1:], right=True)
         token = token.clamp(max=scores.shape[-1] - 1)

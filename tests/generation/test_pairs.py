@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from dpo.data.encoding import PairEncoder
+from dpo.data.encoding import PairEncoder, any_of
 from dpo.data.template import load_template
 from dpo.data.tokenization import load_tokenizer
+from dpo.generation.backend import Answer
 from dpo.generation.chat import ChatEncoder
 from dpo.generation.config import GenerationConfig
 from dpo.generation.pairs import PairMaker
@@ -144,3 +145,17 @@ def test_an_answer_that_was_cut_off_is_refused(endless_model: Path) -> None:
     assert pairs == []
     assert {reason for reason, _ in record.dropped.values()} == {"unfinished"}
     assert record.num_tokens == 3 * 40
+
+
+def test_what_the_reward_model_cannot_be_shown_is_refused(model: Path, reward_model: Path) -> None:
+    maker = make_maker(model, reward_model, **SCORED)
+    answers = [Answer(ids=maker.encoder.tokenizer.encode([text])[0], ended=True) for text in ("[END] Neon", "Neon")]
+    assert maker.check(answers)[0] == ["[END] Neon", "Neon"]
+    del maker.literals
+    maker.reward_chat.__dict__["literals"] = any_of(["[END]"])
+    texts, refused = maker.check(answers)
+    assert texts == ["Neon"] and [drop.reason for drop in refused] == ["special_token_in_text"]
+    batch = make_batch(maker)[:1]
+    candidates, refused = maker.score(batch, [(["Neon. " * 512, "Neon"], refused)])[0]
+    assert [candidate.text for candidate in candidates] == ["Neon"]
+    assert [drop.reason for drop in refused] == ["special_token_in_text", "too_long_to_score"]

@@ -53,6 +53,14 @@ def test_a_model_without_a_padding_token_scores_one_text_at_a_time(tmp_path: Pat
     assert model.score(CONVERSATIONS) == pytest.approx(expected, abs=1e-5)
 
 
+def test_what_is_longer_than_the_model_reads_has_no_score(reward_model: Path) -> None:
+    model = load(reward_model)
+    long = [user("Name a noble gas."), assistant("Neon. " * 512)]
+    first, without, last = model.score([CONVERSATIONS[0], long, CONVERSATIONS[1]])
+    assert without is None
+    assert [first, last] == pytest.approx(model.score(CONVERSATIONS[:2]), abs=1e-5)
+
+
 def test_nothing_to_score_gives_no_scores(reward_model: Path) -> None:
     assert load(reward_model).score([]) == []
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from dpo.cli import main
 from dpo.data.report import DataReport
 from tests.builders import ROOT
+from tests.generation.conftest import save_llama
 
 NUM_ROWS = 13
 """The last of them gives no prompt."""
@@ -111,6 +113,14 @@ def test_a_finished_file_is_left_as_it_is_and_accounted_for_again(argv, model: P
     assert (tmp_path / "rows.jsonl").read_bytes() == before
 
 
+def test_a_file_is_not_gone_on_with_by_other_weights(argv, model: Path, tmp_path: Path, capsys) -> None:
+    mine = shutil.copytree(model, tmp_path / "mine")
+    assert main(argv(model=mine)) == 0
+    save_llama(mine, end_score=4.0, seed=1)
+    assert main(argv(model=mine)) == 2
+    assert f"the state of {mine} was" in capsys.readouterr().err
+
+
 def test_other_settings_and_other_rows_are_refused_until_asked(argv, source: str, tmp_path: Path, capsys) -> None:
     assert main(argv()) == 0
     assert main(argv("--seed", "7")) == 2
@@ -120,6 +130,9 @@ def test_other_settings_and_other_rows_are_refused_until_asked(argv, source: str
     after = read(tmp_path / "rows.jsonl")
     assert [pair["row"] for pair in after] == [pair["row"] for pair in before]
     assert [pair["rejected"] for pair in after] != [pair["rejected"] for pair in before]
+    assert main(argv("--seed", "7", "--overwrite", "--backend", "vllm")) == 2
+    assert "vllm" in capsys.readouterr().err
+    assert read(tmp_path / "rows.jsonl") == after
     with Path(source.partition("=")[2]).open("a") as rows:
         rows.write('{"prompt": "One more.", "chosen": "Yes.", "rejected": "-"}\n')
     assert main(argv("--seed", "7")) == 2

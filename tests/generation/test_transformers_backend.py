@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, set_seed
 
 from dpo.data.tokenization import load_tokenizer
+from dpo.errors import ModelError
 from dpo.generation.backend import Answer, cut_at
 from dpo.generation.config import GenerationConfig
 from dpo.generation.transformers_backend import SeededSampling, TransformersBackend
@@ -75,6 +76,28 @@ def test_the_models_own_generation_settings_do_not_act(model: Path, tmp_path: Pa
     copy_tokenizer(model, copy)
     transformers.GenerationConfig(repetition_penalty=50.0, max_new_tokens=2, min_new_tokens=2).save_pretrained(copy)
     assert open_model(copy, temperature=0).answer(prompts[:1], [0]) == answer
+
+
+def test_a_batch_that_memory_is_too_small_for_is_halved(
+    model: Path, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = open_model(model)
+    expected = backend.answer(prompts, [1, 2, 3])
+    generate, sizes = backend.model.generate, []
+
+    def small(*, input_ids: torch.Tensor, **options: Any) -> torch.Tensor:
+        sizes.append(len(input_ids))
+        if len(input_ids) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return generate(input_ids=input_ids, **options)
+
+    monkeypatch.setattr(backend.model, "generate", small)
+    most = 1
+    assert backend.answer(prompts, [1, 2, 3]) == expected
+    assert sizes == [3, 1, 2, 1, 1]
+    most = 0
+    with pytest.raises(ModelError, match=r"too small for \d+ \+ 24 tokens"):
+        backend.answer(prompts, [1, 2, 3])
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
