@@ -17,7 +17,7 @@ from dpo.training.lora import base_model, describe_adapter, describe_reference, 
 from dpo.training.model import load_model
 from dpo.training.model_card import model_card
 from dpo.training.objective import objective_of
-from dpo.training.objective_checks import check_padded_loss
+from dpo.training.objective_checks import check_padded
 from dpo.training.packed_attention import choose_backend
 from dpo.training.packed_trainer import PackedTrainer, Reference
 from dpo.training.reference import ReferenceCache, weights_fingerprint
@@ -65,9 +65,9 @@ def build_trainer(
     reason = why_padded(config, base) if config.engine == "packed" else None
     if reason is not None or config.engine == "padded":
         say(f"engine: padded, since {reason}" if reason else "engine: padded")
+        check_padded(config, reason)
         if config.stage == "sft":
             return AnswerTrainer(**options)
-        check_padded_loss(config, reason)
         return PreferenceTrainer(ref_model=None if is_adapted else load_reference(), **options)
 
     options["backend"] = choose_backend(base.config._attn_implementation)

@@ -77,8 +77,6 @@ def check_config(config: "TrainingConfig") -> None:
         if getattr(config, name) != defaults[name]:
             engine = " by --engine packed" if name in REFUSED_BY_PACKED else ""
             raise ConfigError(f"--{name} is not offered{engine}: {reason}")
-    if config.engine == "padded" and config.max_tokens_per_micro_batch is not None:
-        raise ConfigError("--max_tokens_per_micro_batch is not read by --engine padded")
     for name in reporters(config.report_to):
         if name not in (*INTEGRATION_TO_CALLBACK, "all", "none"):
             raise ConfigError(unknown_name("value of --report_to", name, INTEGRATION_TO_CALLBACK))

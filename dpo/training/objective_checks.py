@@ -1,6 +1,6 @@
 """What can be seen to be wrong with what a run is to minimize: losses, their options, the reference."""
 
-__all__ = ["LOSS_OPTIONS", "check_objective", "check_padded_loss"]
+__all__ = ["LOSS_OPTIONS", "check_objective", "check_padded"]
 
 import dataclasses
 import math
@@ -24,6 +24,9 @@ OF_PAIRS = (
 )
 """Flags that a stage without pairs does not read, beside LOSS_OPTIONS."""
 
+NO_FOLDER = ("auto", "none", "false")
+"""Values of --reference_cache that name no folder of the user's."""
+
 
 def check_objective(config: "TrainingConfig") -> None:
     """Refuse what contradicts itself or would be ignored.
@@ -36,6 +39,9 @@ def check_objective(config: "TrainingConfig") -> None:
     else:
         check_loss(config)
     check_reference_cache(config)
+    reason = why_padded_by_flags(config)
+    if config.engine == "padded" or reason:
+        check_padded(config, reason)
 
 
 def check_sft(config: "TrainingConfig") -> None:
@@ -52,12 +58,10 @@ def check_sft(config: "TrainingConfig") -> None:
 
 
 def check_reference_cache(config: "TrainingConfig") -> None:
-    if config.engine == "padded":
-        return
     if objective_of(config).needs_reference:
-        if config.reference_folder is not None:
+        if config.engine == "packed" and config.reference_folder is not None:
             check_folder("reference_cache", config.reference_folder)
-    elif config.reference_cache not in ("auto", "none", "false"):
+    elif config.reference_cache not in NO_FOLDER:
         what = "answers" if config.stage == "sft" else " and ".join(config.loss_type)
         raise ConfigError(f"--reference_cache {config.reference_cache}: {what} use no reference: leave it out.")
 
@@ -114,13 +118,10 @@ def check_loss(config: "TrainingConfig") -> None:
     for option in ("use_weighting", "weight_by_score"):
         if getattr(config, option) and (other := [name for name, loss in losses.items() if loss.compares_pairs]):
             raise ConfigError(f"--{option} weighs pairs, which --loss {' '.join(other)} does not keep apart.")
-    reason = why_padded_by_flags(config)
-    if config.engine == "padded" or reason:
-        check_padded_loss(config, reason)
 
 
-def check_padded_loss(config: "TrainingConfig", reason: str | None) -> None:
-    """Refuse what TRL's loss would compute otherwise than asked, or not at all.
+def check_padded(config: "TrainingConfig", reason: str | None) -> None:
+    """Refuse what the packed engine alone reads, and what TRL's loss would compute otherwise than asked.
 
     Args:
         config: The run's flags.
@@ -135,10 +136,15 @@ def check_padded_loss(config: "TrainingConfig", reason: str | None) -> None:
     if config.logp_reduction == "sum":
         asked.append("--logp_reduction sum")
     asked += [f"--{name}" for name in ("reference_free", "weight_by_score") if getattr(config, name)]
+    why = f", and this run is padded, since {reason}" if reason and config.engine == "packed" else ""
+    way_out = "leave --engine out" if config.engine == "padded" else "leave it out"
     if asked:
-        why = f", and this run is padded, since {reason}" if reason and config.engine == "packed" else ""
-        way_out = "leave --engine out" if config.engine == "padded" else "leave it out"
         raise ConfigError(
             f"{asked[0]} is computed by --engine packed alone{why}.\n"
             f"  --engine padded computes TRL's loss, which does not have it: {way_out}."
         )
+    unread = ["--max_tokens_per_micro_batch"] if config.max_tokens_per_micro_batch is not None else []
+    if config.reference_cache not in NO_FOLDER:
+        unread.append(f"--reference_cache {config.reference_cache}")
+    if unread:
+        raise ConfigError(f"{unread[0]} is read by --engine packed alone{why}: {way_out}.")

@@ -184,7 +184,18 @@ def test_the_launchers_local_rank_is_accepted():
         (["--sample_prompts", "-1"], "expected 0 or more"),
         (["--precompute_ref_log_probs", "true"], "not offered by --engine packed: --reference_cache"),
         (["--auto_find_batch_size", "true"], "--max_tokens_per_micro_batch bounds memory"),
-        (["--engine", "padded", "--max_tokens_per_micro_batch", "100"], "not read by --engine padded"),
+        (["--engine", "padded", "--max_tokens_per_micro_batch", "100"], "packed alone: leave --engine out"),
+        (["--engine", "padded", "--reference_cache", "mine"], "--reference_cache mine is read by --engine packed alone"),
+        (
+            ["--sync_ref_model", "true", "--max_tokens_per_micro_batch", "10"],
+            "--max_tokens_per_micro_batch is read by --engine packed alone, and this run is padded, since --sync_ref",
+        ),
+        (["--stage", "sft", "--engine", "padded", "--reference_cache", "mine"], "answers use no reference: leave it out"),
+        (["--sync_ref_model", "true", "--reference_cache", "mine"], "packed alone, and this run is padded, since --sync"),
+        (
+            ["--stage", "sft", "--train_sampling_strategy", "group_by_length", "--max_tokens_per_micro_batch", "10"],
+            "packed alone, and this run is padded, since --train_sampling_strategy",
+        ),
         (["--engine", "fast"], "invalid choice"),
     ],
 )

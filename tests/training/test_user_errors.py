@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 
@@ -31,7 +32,8 @@ def fail(tiny_model, rows, tmp_path, monkeypatch, capsys):
         assert written == []
         assert not list((tmp_path / "cache").rglob(".*")), "no half of a preparation is kept"
         said = capsys.readouterr().err
-        assert said.split("\r")[-1].lstrip().startswith("error: "), "behind a progress bar at most"
+        before_it, found, _ = said.partition("error: ")
+        assert found and all("%|" in line for line in before_it.splitlines() if line.strip()), "behind progress bars at most"
         assert "Traceback" not in said
         return said
 
@@ -121,6 +123,27 @@ def test_a_folder_that_cannot_be_made(fail, flag, tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     assert f"{file} is a file, expected a folder or nothing" in fail(f"--{flag}", str(file / "folder"))
+
+
+@pytest.fixture
+def copied(tiny_model, tmp_path):
+    """A copy of the tiny model, whose configuration says something else too."""
+
+    def copy(**values: object) -> str:
+        folder = shutil.copytree(tiny_model, tmp_path / "copied")
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | values))
+        return str(folder)
+
+    return copy
+
+
+@pytest.mark.parametrize("stage", ["dpo", "sft"])
+def test_what_packed_alone_reads_where_the_model_makes_the_run_padded(fail, copied, stage):
+    flags = ("--stage", stage, "--max_tokens_per_micro_batch", "1000")
+    said = fail("--model_name_or_path", copied(attention_dropout=0.1), *flags)
+    assert "--max_tokens_per_micro_batch is read by --engine packed alone" in said
+    assert "since the model has attention dropout: leave it out" in said
 
 
 def test_flash_attention_that_is_not_there(fail):
