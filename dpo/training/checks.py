@@ -38,6 +38,7 @@ REFUSED_BY_PACKED = {
     "precompute_ref_batch_size": "--per_device_eval_batch_size is for the reference too",
     "auto_find_batch_size": "--max_tokens_per_micro_batch bounds memory",
     "pad_to_multiple_of": "nothing is padded",
+    "average_tokens_across_devices": "a step's mean is over the pairs or answer tokens of all devices",
 }
 
 ABOVE_ZERO = (

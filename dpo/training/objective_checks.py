@@ -20,7 +20,7 @@ LOSS_OPTIONS = sorted(frozenset().union(*(loss.reads for loss in LOSSES.values()
 
 OF_PAIRS = (
     *("beta", "reference_free", "ld_alpha", "use_weighting", "weight_by_score", "sync_ref_model"),
-    *("precompute_ref_log_probs", "precompute_ref_batch_size"),
+    *("ref_model_sync_steps", "ref_model_mixup_alpha", "precompute_ref_log_probs", "precompute_ref_batch_size"),
 )
 """Flags that a stage without pairs does not read, beside LOSS_OPTIONS."""
 
@@ -101,6 +101,11 @@ def check_loss(config: "TrainingConfig") -> None:
     for option in ("simpo_gamma", "f_alpha_divergence_coef"):
         if not math.isfinite(getattr(config, option)):
             raise ConfigError(f"--{option} {getattr(config, option)}: expected a number")
+    if config.loss_type == ["sft"] and config.beta != defaults["beta"]:
+        raise ConfigError(f"--beta {config.beta} is not read by --loss sft: leave it out.")
+    for option in ("ref_model_sync_steps", "ref_model_mixup_alpha"):
+        if getattr(config, option) != defaults[option] and not config.sync_ref_model:
+            raise ConfigError(f"--{option} is read beside --sync_ref_model alone: pass both or neither.")
     losses = {name: LOSSES[name] for name in config.loss_type}
     if config.reference_free and not any(loss.needs_reference for loss in losses.values()):
         raise ConfigError(

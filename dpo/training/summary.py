@@ -43,13 +43,14 @@ def describe(config: TrainingConfig) -> str:
 
 
 def describe_loss(config: TrainingConfig) -> str:
-    """Its terms, beta, and every option that is not at its default."""
+    """Its terms, beta where they read it, and every option that is not at its default."""
     if config.stage == "sft":
         return "-log p of the answers, mean over their tokens"
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     options = (*LOSS_OPTIONS, "ld_alpha", "use_weighting", "weight_by_score", "reference_free")
     changed = [f"{name} {getattr(config, name)}" for name in options if getattr(config, name) != defaults[name]]
-    return ", ".join([" + ".join(config.loss or []), f"beta {config.beta:g}", *changed])
+    beta = [] if config.loss_type == ["sft"] else [f"beta {config.beta:g}"]
+    return ", ".join([" + ".join(config.loss or []), *beta, *changed])
 
 
 def evaluations(log_history: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from dpo.training.batches import derive_batches
 from dpo.training.config import TrainingConfig
 from dpo.training.flags import parse_flags, resolved_flags
 from tests.builders import put_on_hub
+from dpo.training.summary import describe_loss
 
 REQUIRED = ["--datasets", "nectar", "--model_name_or_path", "m", "--output_dir", "out"]
 
@@ -162,6 +163,11 @@ def test_the_launchers_local_rank_is_accepted():
         (["--simpo_gamma", "1"], "(?s)not read by --loss sigmoid.*It belongs to: simpo"),
         (["--logp_reduction", "sum"], "(?s)not read by --loss sigmoid.*It belongs to: ipo"),
         (["--label_smoothing", "0.5"], "less than 0.5"),
+        (["--loss", "sft:0.5", "--beta", "0.7"], "--beta 0.7 is not read by --loss sft"),
+        (["--ref_model_sync_steps", "3"], "--ref_model_sync_steps is read beside --sync_ref_model alone"),
+        (["--ref_model_mixup_alpha", "0.3"], "--ref_model_mixup_alpha is read beside --sync_ref_model alone"),
+        (["--stage", "sft", "--ref_model_mixup_alpha", "0.3"], "--ref_model_mixup_alpha is for pairs"),
+        (["--average_tokens_across_devices", "false"], "not offered by --engine packed: a step's mean is over"),
         (["--ld_alpha", "1.5"], "expected 0 to 1"),
         (["--ld_alpha", "0.5", "--loss", "simpo"], "which --loss simpo does not read"),
         (["--use_weighting", "true", "--loss", "aot"], "which --loss aot does not keep apart"),
@@ -202,6 +208,15 @@ def test_the_launchers_local_rank_is_accepted():
 def test_what_would_be_ignored_or_is_wrong_is_refused(flags, message):
     with pytest.raises(ConfigError, match=message):
         training_config(*flags)
+
+
+def test_a_run_says_no_beta_where_no_loss_reads_it():
+    assert describe_loss(training_config("--loss", "sft")) == "sft"
+    assert describe_loss(training_config("--loss", "sft:0.2", "ipo")) == "sft:0.2 + ipo, beta 0.1"
+
+
+def test_one_loss_of_a_mix_that_reads_an_option_is_enough():
+    assert training_config("--loss", "sigmoid", "hinge", "--label_smoothing", "0.1").label_smoothing == 0.1
 
 
 def test_a_loss_may_read_its_own_option():
