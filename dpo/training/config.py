@@ -19,6 +19,7 @@ from dpo.training.deepspeed_config import check_mismatches, load_deepspeed_confi
 from dpo.training.device import computes_bf16
 from dpo.training.lora import check_lora
 from dpo.training.objective import parse_losses
+from dpo.training.objective_checks import check_loss_flags
 
 LEARNING_RATES = {"dpo": 1e-6, "sft": 2e-5}
 """Defaults by stage, for training whole models."""
@@ -299,8 +300,7 @@ class TrainingConfig(DPOConfig):
 
     def set_losses(self) -> None:
         """Take --loss or TRL's two flags, and let both say the same from here on."""
-        if self.loss and (self.loss_type or self.loss_weights):
-            raise ConfigError("--loss says what --loss_type and --loss_weights do: pass one or the other")
+        check_loss_flags(self)
         terms = self.loss or self.loss_type or ["sigmoid"]
         terms = [terms] if isinstance(terms, str) else terms
         if self.loss_weights:

@@ -121,7 +121,9 @@ def resolved_flags(data: DataConfig, training: TrainingConfig) -> dict[str, Any]
     flags = json.loads(training.to_json_string())
     flags |= {"deepspeed": training.deepspeed_file, "local_rank": None, "hub_token": None}
     flags["gradient_accumulation_steps"] = training.accumulation_asked
-    flags |= {"loss_type": None, "loss_weights": None}  # loss says it
+    flags |= {"loss_type": None, "loss_weights": None}  # loss says it, where there are several to choose from
+    if training.stage == "sft":
+        flags["loss"] = None
     flags["report_to"] = flags["report_to"] or "none"
     known = {f.name for f in dataclasses.fields(TrainingConfig) if f.init} - REFUSED.keys()
     # What a preparation has decided stands in its manifest.

@@ -1,6 +1,6 @@
 """What can be seen to be wrong with what a run is to minimize: losses, their options, the reference."""
 
-__all__ = ["LOSS_OPTIONS", "check_objective", "check_padded"]
+__all__ = ["LOSS_OPTIONS", "check_loss_flags", "check_objective", "check_padded"]
 
 import dataclasses
 import math
@@ -28,6 +28,23 @@ NO_FOLDER = ("auto", "none", "false")
 """Values of --reference_cache that name no folder of the user's."""
 
 
+def check_loss_flags(config: "TrainingConfig") -> None:
+    """Refuse losses where there is one, or two ways to name them. Asked before the default is filled in.
+
+    Raises:
+        ConfigError: saying which flag, and what to do.
+    """
+    given = [name for name in ("loss", "loss_type", "loss_weights") if getattr(config, name)]
+    if given and config.stage == "sft":
+        raise ConfigError(
+            f"--{given[0]} is for pairs, and --stage sft has one loss: the answers' negative log-probability, a mean "
+            f"over their tokens.\n  Leave --{given[0]} out; for sft beside DPO, leave --stage out and pass --loss "
+            "sigmoid:1.0 sft:0.2."
+        )
+    if given[:1] == ["loss"] and given[1:]:
+        raise ConfigError("--loss says what --loss_type and --loss_weights do: pass one or the other")
+
+
 def check_objective(config: "TrainingConfig") -> None:
     """Refuse what contradicts itself or would be ignored.
 
@@ -46,11 +63,6 @@ def check_objective(config: "TrainingConfig") -> None:
 
 def check_sft(config: "TrainingConfig") -> None:
     """Refuse what belongs to pairs."""
-    if config.loss != ["sigmoid"]:
-        raise ConfigError(
-            "--loss is for pairs, and --stage sft has one: the answers' negative log-probability, a mean over their "
-            "tokens.\n  Leave --loss out; for sft beside DPO, leave --stage out and pass --loss sigmoid:1.0 sft:0.2."
-        )
     defaults = {f.name: f.default for f in dataclasses.fields(config)}
     for name in (*LOSS_OPTIONS, *OF_PAIRS):
         if getattr(config, name) != defaults[name]:

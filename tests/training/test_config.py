@@ -92,9 +92,10 @@ def test_a_yaml_file_is_the_same_flags_and_the_command_line_goes_before_it(tmp_p
     assert flags["gradient_checkpointing"] is False
 
 
-def test_the_resolved_configuration_resolves_to_itself(tmp_path):
+@pytest.mark.parametrize("of_objective", [["--loss", "ipo", "sft:0.2", "--logp_reduction", "sum"], ["--stage", "sft"]])
+def test_the_resolved_configuration_resolves_to_itself(of_objective, tmp_path):
     of_data = ["--max_prompt_length", "100", "--validation_split", "0.1"]
-    of_training = ["--global_batch_size", "8", "--loss", "ipo", "sft:0.2", "--logp_reduction", "sum"]
+    of_training = ["--global_batch_size", "8", *of_objective]
     data, flags = parse_flags([*REQUIRED, *of_data, *of_training])
     config = TrainingConfig(**flags)
     written = resolved_flags(data, config)
@@ -166,6 +167,9 @@ def test_the_launchers_local_rank_is_accepted():
         (["--loss", "sft:0.5", "--beta", "0.7"], "--beta 0.7 is not read by --loss sft"),
         (["--ref_model_sync_steps", "3"], "--ref_model_sync_steps is read beside --sync_ref_model alone"),
         (["--ref_model_mixup_alpha", "0.3"], "--ref_model_mixup_alpha is read beside --sync_ref_model alone"),
+        (["--stage", "sft", "--loss", "sigmoid"], "--loss is for pairs"),
+        (["--stage", "sft", "--loss_type", "sigmoid"], "--loss_type is for pairs"),
+        (["--stage", "sft", "--loss_weights", "2"], "--loss_weights is for pairs"),
         (["--stage", "sft", "--ref_model_mixup_alpha", "0.3"], "--ref_model_mixup_alpha is for pairs"),
         (["--average_tokens_across_devices", "false"], "not offered by --engine packed: a step's mean is over"),
         (["--ld_alpha", "1.5"], "expected 0 to 1"),
