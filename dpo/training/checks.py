@@ -1,6 +1,6 @@
 """What can be seen to be wrong with a run's flags before any device is touched."""
 
-__all__ = ["REFUSED", "WEIGHTS", "check_config"]
+__all__ = ["REFUSED", "WEIGHTS", "check_config", "check_resolved"]
 
 import dataclasses
 import os
@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from transformers import Trainer, get_scheduler
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import is_liger_kernel_available
 from trl import DPOConfig
 
 from dpo.errors import ConfigError, unknown_name
@@ -164,3 +167,41 @@ def check_ranges(config: "TrainingConfig") -> None:
             raise ConfigError(f"--{name} {value}: expected 0 or more")
     if config.max_steps == 0 or config.max_steps < -1:
         raise ConfigError(f"--max_steps {config.max_steps}: expected 1 or more; leave it out to count epochs")
+
+
+def check_resolved(config: "TrainingConfig") -> None:
+    """Refuse what the libraries would refuse after hours of preparation, once they have read their flags.
+
+    Raises:
+        ConfigError: naming the flag.
+    """
+    if config.sync_ref_model and config.trains_adapter:
+        raise ConfigError(
+            "--sync_ref_model moves a reference model, and an adapter's reference is the model under it: leave it out."
+        )
+    if config.use_liger_kernel and not is_liger_kernel_available():
+        raise ConfigError("--use_liger_kernel needs liger-kernel, which is not installed.\n  pip install liger-kernel")
+    if config.activation_offloading and config.use_cpu and not config.dry_run:
+        raise ConfigError("--activation_offloading moves activations from an accelerator, and this run is on a CPU.")
+    check_optimizer(config)
+    check_schedule(config)
+
+
+def check_optimizer(config: "TrainingConfig") -> None:
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(config)
+    except (ImportError, NotImplementedError, ValueError) as error:
+        if "pass a" not in str(error):  # GaLore, APOLLO and LOMO ask for the model next
+            raise ConfigError(f"--optim {config.optim.value}: {error}") from error
+
+
+def check_schedule(config: "TrainingConfig") -> None:
+    unused = torch.optim.SGD([torch.zeros(1)], lr=config.learning_rate)
+    name, options = config.lr_scheduler_type, config.lr_scheduler_kwargs
+    try:
+        get_scheduler(name, unused, num_warmup_steps=0, num_training_steps=1, scheduler_specific_kwargs=options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"--lr_scheduler_type {name.value}: {error}\n"
+            f"  Found --lr_scheduler_kwargs {options}; expected such as '{{\"min_lr_rate\": 0.1}}'."
+        ) from error

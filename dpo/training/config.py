@@ -14,7 +14,7 @@ from dpo.errors import ConfigError
 from dpo.models import LocatedModel, locate
 from dpo.training.attention import resolve_attention
 from dpo.training.batches import DEFAULT_GLOBAL_BATCH_SIZE, LARGEST_DEFAULT_MICRO_BATCH, check_sizes, derive_batches
-from dpo.training.checks import check_config
+from dpo.training.checks import check_config, check_resolved
 from dpo.training.deepspeed_config import check_mismatches, load_deepspeed_config
 from dpo.training.device import computes_bf16
 from dpo.training.lora import check_lora
@@ -289,6 +289,7 @@ class TrainingConfig(DPOConfig):
             super().__post_init__()
         except (ImportError, ValueError) as error:
             raise ConfigError(str(error)) from error
+        check_resolved(self)
 
     def locate_model(self) -> LocatedModel:
         """Follow the model's name.

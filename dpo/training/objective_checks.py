@@ -115,6 +115,11 @@ def check_loss(config: "TrainingConfig") -> None:
             raise ConfigError(f"--{option} {getattr(config, option)}: expected a number")
     if config.loss_type == ["sft"] and config.beta != defaults["beta"]:
         raise ConfigError(f"--beta {config.beta} is not read by --loss sft: leave it out.")
+    if config.train_sampling_strategy not in ("random", "sequential"):
+        raise ConfigError(
+            f"--train_sampling_strategy {config.train_sampling_strategy} measures rows, which pairs are not: pass "
+            "random or sequential."
+        )
     for option in ("ref_model_sync_steps", "ref_model_mixup_alpha"):
         if getattr(config, option) != defaults[option] and not config.sync_ref_model:
             raise ConfigError(f"--{option} is read beside --sync_ref_model alone: pass both or neither.")

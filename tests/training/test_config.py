@@ -1,6 +1,9 @@
 """Flags: defaults, YAML, derived batches, refusals."""
 
+import sys
+import types
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -167,6 +170,14 @@ def test_the_launchers_local_rank_is_accepted():
         (["--loss", "sft:0.5", "--beta", "0.7"], "--beta 0.7 is not read by --loss sft"),
         (["--ref_model_sync_steps", "3"], "--ref_model_sync_steps is read beside --sync_ref_model alone"),
         (["--ref_model_mixup_alpha", "0.3"], "--ref_model_mixup_alpha is read beside --sync_ref_model alone"),
+        (["--sync_ref_model", "true", "--lora_rank", "4"], "--sync_ref_model moves a reference model"),
+        (["--train_sampling_strategy", "group_by_length"], "pass random or sequential"),
+        (["--use_liger_kernel", "true"], "pip install liger-kernel"),
+        (["--optim", "galore_adamw"], "--optim galore_adamw: .*galore"),
+        (["--optim", "grokadamw"], "--optim grokadamw: Please install grokadamw"),
+        (["--lr_scheduler_type", "cosine_with_min_lr"], "--lr_scheduler_type cosine_with_min_lr: One of min_lr"),
+        (["--lr_scheduler_type", "linear", "--lr_scheduler_kwargs", '{"min": 1}'], "unexpected keyword argument 'min'"),
+        (["--activation_offloading", "true", "--use_cpu"], "this run is on a CPU"),
         (["--stage", "sft", "--loss", "sigmoid"], "--loss is for pairs"),
         (["--stage", "sft", "--loss_type", "sigmoid"], "--loss_type is for pairs"),
         (["--stage", "sft", "--loss_weights", "2"], "--loss_weights is for pairs"),
@@ -212,6 +223,18 @@ def test_the_launchers_local_rank_is_accepted():
 def test_what_would_be_ignored_or_is_wrong_is_refused(flags, message):
     with pytest.raises(ConfigError, match=message):
         training_config(*flags)
+
+
+def test_an_optimizer_that_asks_for_the_model_is_left_to_the_trainer(monkeypatch):
+    """A mock of galore_torch, which this machine lacks."""
+    monkeypatch.setattr("transformers.trainer_optimizer.is_galore_torch_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "galore_torch", MagicMock())
+    assert training_config("--optim", "galore_adamw", "--optim_target_modules", "q_proj").optim == "galore_adamw"
+
+
+def test_a_schedule_with_its_own_options_is_taken():
+    config = training_config("--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr_rate": 0.1}')
+    assert config.lr_scheduler_kwargs == {"min_lr_rate": 0.1}
 
 
 def test_a_run_says_no_beta_where_no_loss_reads_it():
