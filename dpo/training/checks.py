@@ -3,6 +3,7 @@
 __all__ = ["REFUSED", "WEIGHTS", "check_config", "check_resolved"]
 
 import dataclasses
+import math
 import os
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ REFUSED = {
     "pad_token": "the tokenizer's own is used",
     "dataset_num_proc": "rows are prepared before TRL sees them, on --num_proc processes",
     "model_init_kwargs": "use --attn_implementation, --model_revision and --bf16",
-    "label_smoothing_factor": "it belongs to cross-entropy, which DPO does not compute",
+    "label_smoothing_factor": "it smooths over the vocabulary; for preferences there is --label_smoothing",
     "remove_unused_columns": "the columns are prepared already",
 }
 """Flags of the libraries that would be ignored here, and what to do instead."""
@@ -159,11 +160,13 @@ def check_resuming(config: "TrainingConfig") -> None:
 def check_ranges(config: "TrainingConfig") -> None:
     for name in ABOVE_ZERO:
         value = getattr(config, name)
-        if value is not None and not value > 0:
+        if value is not None and not 0 < value < math.inf:
             raise ConfigError(f"--{name} {value}: expected a number above 0")
     for name in NOT_BELOW_ZERO:
         value = getattr(config, name)
-        if value is not None and not value >= 0:
+        if value is not None and (
+            not value >= 0 or (value == math.inf and name != "max_grad_norm")
+        ):  # clips nothing then
             raise ConfigError(f"--{name} {value}: expected 0 or more")
     if config.max_steps == 0 or config.max_steps < -1:
         raise ConfigError(f"--max_steps {config.max_steps}: expected 1 or more; leave it out to count epochs")

@@ -15,6 +15,7 @@ __all__ = [
     "quantization",
 ]
 
+import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -59,7 +60,7 @@ def check_lora(config: "TrainingConfig") -> None:
         )
     if config.lora_rank < 1:
         raise ConfigError(f"--lora_rank {config.lora_rank}: expected at least 1")
-    if config.lora_alpha is not None and not config.lora_alpha > 0:
+    if config.lora_alpha is not None and not 0 < config.lora_alpha < math.inf:
         raise ConfigError(f"--lora_alpha {config.lora_alpha}: expected a number above 0")
     if not 0 <= config.lora_dropout < 1:
         raise ConfigError(f"--lora_dropout {config.lora_dropout}: expected 0 or more, and less than 1")

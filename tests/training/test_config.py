@@ -154,6 +154,9 @@ def test_the_launchers_local_rank_is_accepted():
         (["--loss_type", "ipo", "sft", "--loss_weights", "1", "nan"], "weight above 0"),
         (["--loss", "discopop", "--discopop_tau", "0"], "above 0"),
         (["--beta", "nan"], "above 0"),
+        (["--beta", "inf"], "--beta inf: expected a number above 0"),
+        (["--learning_rate", "inf"], "--learning_rate inf: expected 0 or more"),
+        (["--stage", "sft", "--label_smoothing_factor", "0.1"], "it smooths over the vocabulary"),
         (["--loss", "simpo", "--simpo_gamma", "inf"], "expected a number"),
         (["--reference_free", "true", "--f_divergence_type", "forward_kl"], "leave out it or --reference_free"),
         (["--loss", "simpo", "--reference_cache", "mine"], "use no reference: leave it out"),
@@ -230,6 +233,10 @@ def test_an_optimizer_that_asks_for_the_model_is_left_to_the_trainer(monkeypatch
     monkeypatch.setattr("transformers.trainer_optimizer.is_galore_torch_available", lambda: True)
     monkeypatch.setitem(sys.modules, "galore_torch", MagicMock())
     assert training_config("--optim", "galore_adamw", "--optim_target_modules", "q_proj").optim == "galore_adamw"
+
+
+def test_a_gradient_norm_without_a_bound_clips_nothing():
+    assert training_config("--max_grad_norm", "inf").max_grad_norm == float("inf")
 
 
 def test_a_schedule_with_its_own_options_is_taken():

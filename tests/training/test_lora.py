@@ -92,6 +92,7 @@ def test_targets_that_are_no_layer_list_the_candidates(tiny_model, tmp_path):
         ({"lora_rank": 0}, "expected at least 1"),
         ({"lora_rank": 4, "lora_dropout": 1.0}, "less than 1"),
         ({"lora_rank": 4, "lora_alpha": 0.0}, "above 0"),
+        ({"lora_rank": 4, "lora_alpha": float("inf")}, "above 0"),
         ({"lora_rank": 4, "lora_all_linear": True, "lora_target_modules": ["q_proj"]}, "pass one of the two"),
         ({"lora_rank": 4, "lora_all_linear": False}, "leaves no layer"),
         (
