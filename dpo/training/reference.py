@@ -27,7 +27,7 @@ from dpo.training.packing import Pair
 DIGEST_BYTES = 16
 ENTRY = np.dtype([("pair", f"V{DIGEST_BYTES}"), ("logps", "<f4", (2,))])
 """A pair's digest; its log-probabilities of chosen and rejected, summed, nats."""
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
 
 
 class ReferenceCache:

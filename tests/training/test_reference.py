@@ -62,6 +62,13 @@ def test_changed_weights_have_another_fingerprint(tmp_path):
     assert weights_fingerprint(str(tmp_path), None) != first
 
 
+def test_an_adapters_weights_are_known_however_they_are_stored(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.bin").write_bytes(b"weights")
+    found = weights_fingerprint(str(tmp_path), configuration="adapter_config.json")
+    assert found.keys() == {"adapter_model.bin", "adapter_config.json"}
+
+
 def test_a_folder_without_weights_is_an_error(tmp_path):
     with pytest.raises(ModelError, match="--no-reference_cache"):
         weights_fingerprint(str(tmp_path), None)
