@@ -9,11 +9,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dpo.data.pipeline import PreparedData
 from dpo.embedded import EMBEDDED, HUB_ID
+from dpo.errors import ConfigError
 from dpo.models import ADAPTER_CONFIG, LocatedModel
 from dpo.training.config import TrainingConfig
 from dpo.training.distributed import is_fsdp, say
 from dpo.training.engine import why_padded
-from dpo.training.lora import base_model, describe_adapter, describe_reference, lora_config
+from dpo.training.lora import base_model, check_loaded_adapter, describe_adapter, describe_reference, lora_config
 from dpo.training.model import load_model
 from dpo.training.model_card import model_card
 from dpo.training.objective import objective_of
@@ -32,7 +33,36 @@ def build_trainer(
     prepared: PreparedData,
     policy: PreTrainedModel | PeftModel,
 ) -> RunTrainer:
-    """The trainer of the stage and engine that the run asks for, or of the padded one where packed cannot do it."""
+    """The trainer of the stage and engine that the run asks for, or of the padded one where packed cannot do it.
+
+    Raises:
+        ConfigError: the libraries refuse what the flags ask of this model.
+        ModelError: the model or its adapter cannot be trained.
+    """
+    check_loaded_adapter(policy)
+    base = base_model(policy)
+    if config.router_aux_loss_coef and not hasattr(base.config.get_text_config(), "output_router_logits"):
+        raise ConfigError(
+            f"--router_aux_loss_coef {config.router_aux_loss_coef}: {type(base).__name__} has no experts: leave it out."
+        )
+    try:
+        return trainer_as_asked(located, config, tokenizer, prepared, policy)
+    except (ImportError, NotImplementedError, ValueError) as error:
+        merge = ", or merge the adapter first: python -m dpo merge" * (located.adapter is not None)
+        raise ConfigError(
+            f"{type(base).__name__} cannot be trained as the flags ask: {error}\n"
+            f"  Leave the flag that this is about out{merge}."
+        ) from error
+
+
+def trainer_as_asked(
+    located: LocatedModel,
+    config: TrainingConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    prepared: PreparedData,
+    policy: PreTrainedModel | PeftModel,
+) -> RunTrainer:
+    """The same, with errors as the libraries raise them."""
 
     def load_reference() -> PreTrainedModel | PeftModel:
         return load_model(located, config, tokenizer, prepared.added_tokens, is_reference=True)

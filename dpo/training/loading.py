@@ -2,6 +2,7 @@
 
 __all__ = ["load_causal_lm", "load_chat_tokenizer"]
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,10 +10,13 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from dpo.errors import ModelError, TokenizerError
-from dpo.models import LocatedModel
+from dpo.models import ADAPTER_CONFIG, LocatedModel
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+"""What PEFT saves an adapter's weights as, the first unless it is told otherwise."""
 
 
 def load_causal_lm(
@@ -35,6 +39,8 @@ def load_causal_lm(
     Raises:
         ModelError: it cannot be loaded.
     """
+    if located.adapter is not None:
+        check_adapter_weights(located.adapter)
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             located.base, revision=located.base_revision, dtype=dtype, trust_remote_code=trust_remote_code, **options
@@ -52,8 +58,23 @@ def load_causal_lm(
         )
     except (ImportError, OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise ModelError(f"adapter {located.adapter}: cannot be loaded onto {located.base}: {error}") from error
+    except KeyError as error:
+        raise ModelError(
+            f"adapter {located.adapter}: {ADAPTER_CONFIG} has {error} missing or unknown.\n"
+            "  Expected the file as PEFT saves it, with a peft_type such as LORA."
+        ) from error
     adapted.peft_config["default"].revision = located.base_revision  # which training on saves with the adapter
     return adapted
+
+
+def check_adapter_weights(adapter: str) -> None:
+    """Refuse a folder without them, for which PEFT would ask the Hub."""
+    folder = Path(adapter)
+    if folder.is_dir() and not any((folder / name).exists() for name in ADAPTER_WEIGHTS):
+        raise ModelError(
+            f"adapter {adapter}: found neither {' nor '.join(ADAPTER_WEIGHTS)} beside {ADAPTER_CONFIG}.\n"
+            "  Name a folder that an adapter was saved to whole."
+        )
 
 
 def load_chat_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

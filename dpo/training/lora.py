@@ -6,6 +6,7 @@ Hu et al. 2021, arXiv:2106.09685; QLoRA: Dettmers et al. 2023, arXiv:2305.14314.
 __all__ = [
     "base_model",
     "check_added_tokens",
+    "check_loaded_adapter",
     "check_lora",
     "complete_reference_adapter",
     "describe_adapter",
@@ -21,11 +22,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from peft import LoraConfig, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from dpo.errors import ConfigError
+from dpo.errors import ConfigError, ModelError
 from dpo.models import LocatedModel
 
 if TYPE_CHECKING:
@@ -171,6 +173,19 @@ def check_targets(targets: list[str], model: PreTrainedModel) -> None:
                 f"--lora_target_modules {target}: {type(model).__name__} has no such layer.\n"
                 f"  Candidates: {', '.join(candidates)}"
             )
+
+
+def check_loaded_adapter(model: PreTrainedModel | PeftModel) -> None:
+    """Refuse an adapter on the head, which check_targets refuses of a new one.
+
+    Raises:
+        ModelError: it is on the head.
+    """
+    if isinstance(model, PeftModel) and isinstance(model.get_output_embeddings(), BaseTunerLayer):
+        raise ModelError(
+            "--model_name_or_path is an adapter on the head too, which takes none here, since log-probabilities are "
+            "computed from its weights.\n  Merge the adapter first: python -m dpo merge"
+        )
 
 
 def base_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
