@@ -23,7 +23,7 @@ from dpo.training.packed_attention import choose_backend
 from dpo.training.packed_trainer import PackedTrainer, Reference
 from dpo.training.reference import ReferenceCache, weights_fingerprint
 from dpo.training.sft_trainer import AnswerTrainer
-from dpo.training.trainer import PreferenceTrainer, RunTrainer
+from dpo.training.trainer import NoteStage, PreferenceTrainer, RunTrainer
 
 
 def build_trainer(
@@ -46,13 +46,15 @@ def build_trainer(
             f"--router_aux_loss_coef {config.router_aux_loss_coef}: {type(base).__name__} has no experts: leave it out."
         )
     try:
-        return trainer_as_asked(located, config, tokenizer, prepared, policy)
+        trainer = trainer_as_asked(located, config, tokenizer, prepared, policy)
     except (ImportError, NotImplementedError, ValueError) as error:
         merge = ", or merge the adapter first: python -m dpo merge" * (located.adapter is not None)
         raise ConfigError(
             f"{type(base).__name__} cannot be trained as the flags ask: {error}\n"
             f"  Leave the flag that this is about out{merge}."
         ) from error
+    trainer.add_callback(NoteStage(config.stage))
+    return trainer
 
 
 def trainer_as_asked(

@@ -3,6 +3,7 @@
 __all__ = ["REFUSED", "WEIGHTS", "check_config", "check_resolved"]
 
 import dataclasses
+import json
 import math
 import os
 import sys
@@ -18,6 +19,7 @@ from trl import DPOConfig
 
 from dpo.errors import ConfigError, unknown_name
 from dpo.folders import RESULTS, check_folder
+from dpo.models import ADAPTER_CONFIG
 from dpo.training.objective_checks import check_objective
 
 if TYPE_CHECKING:
@@ -155,6 +157,51 @@ def check_resuming(config: "TrainingConfig") -> None:
         raise ConfigError(
             f"--resume_from_checkpoint {wanted} is no checkpoint.\n  Expected a checkpoint-* folder of an output_dir."
         )
+    state = read_json(Path(str(config.resume_from_checkpoint)) / "trainer_state.json")
+    stage = state.get("stateful_callbacks", {}).get("NoteStage", {}).get("args", {}).get("stage", config.stage)
+    if stage != config.stage:
+        raise ConfigError(
+            f"--resume_from_checkpoint {config.resume_from_checkpoint} is a checkpoint of --stage {stage}, and this "
+            f"run is one of --stage {config.stage}.\n  To start from its weights, pass it as --model_name_or_path."
+        )
+
+
+def check_checkpoint(config: "TrainingConfig") -> None:
+    """Refuse to go on with a whole model's checkpoint as an adapter's, or the other way round, or at another rank."""
+    if not config.resume_from_checkpoint:
+        return
+    folder = Path(config.resume_from_checkpoint)
+    adapter = read_json(folder / ADAPTER_CONFIG)
+    if adapter and not config.trains_adapter:
+        raise ConfigError(
+            f"--resume_from_checkpoint {folder} is an adapter's, and this run trains the whole model.\n"
+            f"  Pass the flags of the first run, such as --lora_rank {adapter.get('r')}."
+        )
+    if not adapter and config.trains_adapter and (folder / "config.json").exists():
+        raise ConfigError(
+            f"--resume_from_checkpoint {folder} is a whole model's, and this run trains an adapter.\n"
+            "  Pass the flags of the first run, without --lora_rank."
+        )
+    for flag, name in (("lora_rank", "r"), ("use_dora", "use_dora"), ("use_rslora", "use_rslora")):
+        asked, found = getattr(config, flag), adapter.get(name)
+        if config.lora_rank is not None and found is not None and asked != found:
+            raise ConfigError(
+                f"--{flag} {asked}: the adapter in --resume_from_checkpoint {folder} has {found}: pass that."
+            )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """An object, empty where there is no file.
+
+    Raises:
+        ConfigError: it is no JSON object.
+    """
+    if not file.exists():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise ConfigError(f"{file}: expected a JSON object, found {error}") from error
 
 
 def check_ranges(config: "TrainingConfig") -> None:
@@ -186,6 +233,7 @@ def check_resolved(config: "TrainingConfig") -> None:
         raise ConfigError("--use_liger_kernel needs liger-kernel, which is not installed.\n  pip install liger-kernel")
     if config.activation_offloading and config.use_cpu and not config.dry_run:
         raise ConfigError("--activation_offloading moves activations from an accelerator, and this run is on a CPU.")
+    check_checkpoint(config)
     check_optimizer(config)
     check_schedule(config)
 
@@ -199,7 +247,7 @@ def check_optimizer(config: "TrainingConfig") -> None:
 
 
 def check_schedule(config: "TrainingConfig") -> None:
-    unused = torch.optim.SGD([torch.zeros(1)], lr=config.learning_rate)
+    unused = torch.optim.SGD([torch.zeros(1)], lr=config.learning_rate or 0.0)
     name, options = config.lr_scheduler_type, config.lr_scheduler_kwargs
     try:
         get_scheduler(name, unused, num_warmup_steps=0, num_training_steps=1, scheduler_specific_kwargs=options)

@@ -1,6 +1,6 @@
 """TRL's trainers on our token ids: what every run of ours does alike, and the padded engine for pairs."""
 
-__all__ = ["EpochOrder", "PreferenceTrainer", "RunTrainer"]
+__all__ = ["EpochOrder", "NoteStage", "PreferenceTrainer", "RunTrainer"]
 
 import os
 import resource
@@ -189,6 +189,16 @@ class AdapterAsLoaded(TrainerCallback):
             keep_adapter_in_float32(model, self.loaded)
         self.loaded = {}
         complete_reference_adapter(model)
+
+
+class NoteStage(TrainerCallback):
+    """Writes the stage of a run into trainer_state.json of its checkpoints, where check_resuming reads it."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        state.stateful_callbacks["NoteStage"] = {"args": {"stage": self.stage}, "attributes": {}}
 
 
 class NoteRate(TrainerCallback):

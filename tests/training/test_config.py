@@ -209,13 +209,22 @@ def test_the_launchers_local_rank_is_accepted():
         (["--precompute_ref_log_probs", "true"], "not offered by --engine packed: --reference_cache"),
         (["--auto_find_batch_size", "true"], "--max_tokens_per_micro_batch bounds memory"),
         (["--engine", "padded", "--max_tokens_per_micro_batch", "100"], "packed alone: leave --engine out"),
-        (["--engine", "padded", "--reference_cache", "mine"], "--reference_cache mine is read by --engine packed alone"),
+        (
+            ["--engine", "padded", "--reference_cache", "mine"],
+            "--reference_cache mine is read by --engine packed alone",
+        ),
         (
             ["--sync_ref_model", "true", "--max_tokens_per_micro_batch", "10"],
             "--max_tokens_per_micro_batch is read by --engine packed alone, and this run is padded, since --sync_ref",
         ),
-        (["--stage", "sft", "--engine", "padded", "--reference_cache", "mine"], "answers use no reference: leave it out"),
-        (["--sync_ref_model", "true", "--reference_cache", "mine"], "packed alone, and this run is padded, since --sync"),
+        (
+            ["--stage", "sft", "--engine", "padded", "--reference_cache", "mine"],
+            "answers use no reference: leave it out",
+        ),
+        (
+            ["--sync_ref_model", "true", "--reference_cache", "mine"],
+            "packed alone, and this run is padded, since --sync",
+        ),
         (
             ["--stage", "sft", "--train_sampling_strategy", "group_by_length", "--max_tokens_per_micro_batch", "10"],
             "packed alone, and this run is padded, since --train_sampling_strategy",
@@ -240,7 +249,9 @@ def test_a_gradient_norm_without_a_bound_clips_nothing():
 
 
 def test_a_schedule_with_its_own_options_is_taken():
-    config = training_config("--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr_rate": 0.1}')
+    config = training_config(
+        "--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr_rate": 0.1}'
+    )
     assert config.lr_scheduler_kwargs == {"min_lr_rate": 0.1}
 
 
@@ -394,6 +405,46 @@ def test_the_last_checkpoint_is_found(tmp_path):
         (tmp_path / f"checkpoint-{step}").mkdir()
     config = training_config("--output_dir", str(tmp_path), "--resume_from_checkpoint", "latest")
     assert config.resume_from_checkpoint == str(tmp_path / "checkpoint-10")
+
+
+@pytest.mark.parametrize(
+    ("files", "flags", "message"),
+    [
+        ({"adapter_config.json": '{"r": 4}'}, [], "is an adapter's.*\n.*such as --lora_rank 4"),
+        (
+            {"adapter_config.json": '{"r": 4}'},
+            ["--lora_rank", "8"],
+            "--lora_rank 8: the adapter in .* has 4: pass that",
+        ),
+        (
+            {"adapter_config.json": '{"r": 4, "use_dora": false}'},
+            ["--lora_rank", "4", "--use_dora"],
+            "--use_dora True: the adapter in .* has False",
+        ),
+        ({"config.json": "{}"}, ["--lora_rank", "4"], "is a whole model's, and this run trains an adapter"),
+        ({"adapter_config.json": "{"}, [], "expected a JSON object"),
+        (
+            {"trainer_state.json": '{"stateful_callbacks": {"NoteStage": {"args": {"stage": "sft"}}}}'},
+            [],
+            "--stage sft",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_kind_of_run_is_refused(files, flags, message, tmp_path):
+    folder = tmp_path / "checkpoint-2"
+    folder.mkdir()
+    for name, content in ({"trainer_state.json": "{}"} | files).items():
+        (folder / name).write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        training_config(*flags, "--output_dir", str(tmp_path), "--resume_from_checkpoint", "latest")
+
+
+def test_an_adapters_checkpoint_goes_on_with_the_flags_of_its_run(tmp_path):
+    folder = tmp_path / "checkpoint-2"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"r": 4, "use_dora": false, "use_rslora": false}')
+    flags = ["--output_dir", str(tmp_path), "--resume_from_checkpoint", "latest", "--lora_rank", "4"]
+    assert training_config(*flags).resume_from_checkpoint == str(folder)
 
 
 def test_a_deepspeed_configuration_can_stand_in_the_yaml_file(tmp_path):

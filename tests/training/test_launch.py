@@ -13,6 +13,9 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, FalconConfig, FalconForCausalLM
 
 from dpo.cli import main as cli
+from dpo.errors import ConfigError
+from dpo.training.config import TrainingConfig
+from dpo.training.flags import parse_flags
 
 from .conftest import ROOT, Launch
 
@@ -300,3 +303,6 @@ def test_a_run_resumed_from_its_checkpoint_ends_like_one_that_was_not_interrupte
     )
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert train_losses(tmp_path / "again") == pytest.approx(expected, abs=1e-5)
+    answers = ["--stage", "sft", "--output_dir", str(tmp_path / "answers"), "--resume_from_checkpoint", str(checkpoint)]
+    with pytest.raises(ConfigError, match="is a checkpoint of --stage dpo, and this run is one of --stage sft"):
+        TrainingConfig(**parse_flags([*flags, *answers])[1])
