@@ -1,7 +1,6 @@
 """Flags: defaults, YAML, derived batches, refusals."""
 
 import sys
-import types
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -13,8 +12,8 @@ from dpo.errors import ConfigError
 from dpo.training.batches import derive_batches
 from dpo.training.config import TrainingConfig
 from dpo.training.flags import parse_flags, resolved_flags
-from tests.builders import put_on_hub
 from dpo.training.summary import describe_loss
+from tests.builders import put_on_hub
 
 REQUIRED = ["--datasets", "nectar", "--model_name_or_path", "m", "--output_dir", "out"]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from peft import IA3Config, LoraConfig, PeftModel
+from peft import IA3Config, LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from dpo.errors import ConfigError
 from dpo.models import locate
 from dpo.training.config import TrainingConfig
-from dpo.training.lora import describe_adapter, lora_config
+from dpo.training.lora import base_model, describe_adapter, lora_config
 from dpo.training.model import load_model
 from dpo.training.packed_trainer import PackedTrainer, Reference
 from dpo.training.reference import ReferenceCache
@@ -174,14 +174,16 @@ def test_packed_padded_and_cached_train_an_adapter_alike(bench):
 def test_the_model_under_an_adapter_stays_as_it_is(bench):
     trainer = bench.trainer(reference_cache="none")
     trainer.train()
-    start = load(bench.tiny_model).state_dict()
     with trainer.model.disable_adapter():
         ids = torch.tensor([[5, 6, 7]])
         with trainer.ordinary_attention():
             torch.testing.assert_close(trainer.model(ids).logits, load(bench.tiny_model)(ids).logits)
     names = {name for name, p in trainer.model.named_parameters() if p.requires_grad}
     assert names and all("lora_" in name for name in names)
-    assert start
+    start = load(bench.tiny_model).state_dict()
+    for name, value in base_model(trainer.model).state_dict().items():
+        if "lora_" not in name:
+            assert torch.equal(value, start[name.replace(".base_layer", "")]), name
 
 
 def trained_adapter(bench: Bench, **flags: Any) -> Path:
@@ -260,6 +262,44 @@ def test_no_copy_of_an_adapter_stays_where_no_reference_is_read(flags, bench):
     assert set(trainer.model.peft_config) == {"default"}
     assert not any(".ref." in name for name, _ in trainer.model.named_parameters())
     assert len(bench.losses(trainer)) == 3
+
+
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"modules_to_save": ["embed_tokens"]}], ids=str)
+@pytest.mark.parametrize("engine", ["packed", "padded"])
+def test_an_adapter_that_goes_on_is_compared_with_all_it_was(engine, options, bench):
+    adapter = LoraConfig(r=2, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM", **options)
+    moved = get_peft_model(load(bench.tiny_model), adapter)
+    torch.manual_seed(3)
+    for parameter in moved.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    moved.save_pretrained(bench.tmp_path / "moved")
+    model = PeftModel.from_pretrained(load(bench.tiny_model), bench.tmp_path / "moved", is_trainable=True)
+    kind, flags = (PackedTrainer, {"reference_cache": "none"}) if engine == "packed" else (PreferenceTrainer, {})
+    losses = bench.losses(bench.trainer(kind, model=model, engine=engine, **flags))
+    assert losses[0] == pytest.approx(0.6931, abs=1e-4) and losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("kind", ["new", "continued"])
+def test_an_adapter_resumed_from_its_checkpoint_ends_like_one_that_was_not_interrupted(kind, bench):
+    folder = trained_adapter(bench) if kind == "continued" else None
+    flags = {"reference_cache": "none", "save_strategy": "steps", "save_steps": 2}
+
+    def trainer(name: str) -> Any:
+        if folder is None:
+            return bench.trainer(name=name, **flags)
+        model = PeftModel.from_pretrained(load(bench.tiny_model), folder, is_trainable=True)
+        return bench.trainer(name=name, model=model, **flags)
+
+    whole, resumed = trainer("whole"), trainer("resumed")
+    losses = bench.losses(whole)
+    resumed.train(resume_from_checkpoint=str(bench.tmp_path / "whole" / "checkpoint-2"))
+    assert [e["loss"] for e in resumed.state.log_history if "loss" in e] == pytest.approx(losses, rel=1e-5)
+    expected = get_peft_model_state_dict(whole.model)
+    found = get_peft_model_state_dict(resumed.model)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
 
 
 def test_an_adapters_dropout_is_not_taken_for_the_models(bench):
