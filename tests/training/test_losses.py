@@ -166,7 +166,15 @@ def test_rewards_are_a_token_where_the_loss_compares_means() -> None:
 
 @pytest.mark.parametrize(
     ("names", "averages"),
-    [(["simpo"], True), (["orpo", "sft"], True), (["sigmoid", "orpo"], False), (["sft"], False), (["ipo"], False)],
+    [
+        (["simpo"], True),
+        (["orpo", "sft"], True),
+        (["sigmoid", "orpo"], False),
+        (["simpo", "sigmoid_norm"], False),
+        (["cpo"], False),
+        (["sft"], False),
+        (["ipo"], False),
+    ],
 )
 def test_rewards_are_sums_unless_every_comparison_is_a_token(names: list[str], averages: bool) -> None:
     objective = PairObjective(terms=tuple((LOSSES[name], 1.0) for name in names), options=LossOptions())

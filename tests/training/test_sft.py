@@ -82,16 +82,19 @@ def test_loss_and_gradients_are_those_of_sfttrainer(architecture, bench):
         assert difference <= GRADIENT_TOLERANCE * gradient.norm() + 1e-6 * largest, name
 
 
+@torch.no_grad()
+def answer_logps(model: Any, answer: dict[str, list[int]]) -> torch.Tensor:
+    """Of each token of an answer, from the model's own forward, nats."""
+    ids = torch.tensor([answer["prompt_ids"] + answer["chosen_ids"]])
+    logps = model(ids).logits[0, :-1].log_softmax(dim=1).gather(1, ids[0, 1:, None])[:, 0]
+    return logps[len(answer["prompt_ids"]) - 1 :]
+
+
 def test_the_loss_is_a_mean_over_answer_tokens_of_the_step(bench):
     answers = random_answers()
     model = build("llama").eval()
-    nats, tokens = 0.0, 0
-    with torch.no_grad():
-        for answer in answers:
-            ids = torch.tensor([answer["prompt_ids"] + answer["chosen_ids"]])
-            logps = model(ids).logits[0, :-1].log_softmax(dim=1).gather(1, ids[0, 1:, None])[:, 0]
-            nats -= logps[len(answer["prompt_ids"]) - 1 :].sum().item()
-            tokens += len(answer["chosen_ids"])
+    nats = -sum(answer_logps(model, answer).sum().item() for answer in answers)
+    tokens = sum(len(answer["chosen_ids"]) for answer in answers)
     loss, _ = one_step(bench.trainer("packed", answers, model))
     assert loss == pytest.approx(nats / tokens, rel=1e-5)
 
@@ -106,7 +109,7 @@ def train(trainer: Any) -> Any:
 
 
 def test_both_engines_train_alike_and_evaluate_alike(bench):
-    # One answer at a time for the padded engine: its evaluation averages over micro-batches.
+    # All answers at once for the padded engine: its evaluation averages over micro-batches, packed's over tokens.
     answers = random_answers(8, vocabulary=250)
     flags = {"global_batch_size": 4, "per_device_train_batch_size": 2, "num_train_epochs": 2, "eval_strategy": "epoch"}
     packed = train(bench.trainer("packed", answers, per_device_eval_batch_size=3, **flags))
@@ -115,6 +118,23 @@ def test_both_engines_train_alike_and_evaluate_alike(bench):
     assert logged(packed, "grad_norm") == pytest.approx(logged(padded, "grad_norm"), rel=1e-3)
     assert logged(packed, "eval_loss") == pytest.approx(logged(padded, "eval_loss"), rel=1e-3)
     assert packed.totals()["answers"] == 16
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_packed_evaluates_over_tokens_and_padded_over_micro_batches(at_once, bench):
+    answers = random_answers(8, vocabulary=250)
+    model = build("llama").eval()
+    nats = [-answer_logps(model, answer).sum().item() for answer in answers]
+    tokens = [len(answer["chosen_ids"]) for answer in answers]
+    flags = {"eval_strategy": "epoch", "per_device_eval_batch_size": at_once}
+    packed = bench.trainer("packed", answers, build("llama"), **flags).evaluate()["eval_loss"]
+    assert packed == pytest.approx(sum(nats) / sum(tokens), rel=1e-4)
+    padded = bench.trainer("padded", answers, build("llama"), **flags).evaluate()["eval_loss"]
+    means = [
+        (sum(nats[start : start + at_once]) / sum(tokens[start : start + at_once]), len(nats[start : start + at_once]))
+        for start in range(0, len(answers), at_once)
+    ]
+    assert padded == pytest.approx(sum(mean * rows for mean, rows in means) / len(answers), rel=1e-4)
 
 
 def test_the_loss_does_not_depend_on_the_micro_batches(bench):
