@@ -1,6 +1,6 @@
 """What can be seen to be wrong with a run's flags before any device is touched."""
 
-__all__ = ["REFUSED", "WEIGHTS", "check_config", "check_resolved"]
+__all__ = ["REFUSED", "WEIGHTS", "check_config", "check_device", "check_resolved"]
 
 import dataclasses
 import json
@@ -231,11 +231,19 @@ def check_resolved(config: "TrainingConfig") -> None:
         )
     if config.use_liger_kernel and not is_liger_kernel_available():
         raise ConfigError("--use_liger_kernel needs liger-kernel, which is not installed.\n  pip install liger-kernel")
-    if config.activation_offloading and config.use_cpu and not config.dry_run:
-        raise ConfigError("--activation_offloading moves activations from an accelerator, and this run is on a CPU.")
     check_checkpoint(config)
     check_optimizer(config)
     check_schedule(config)
+
+
+def check_device(config: "TrainingConfig") -> None:
+    """Refuse what the device cannot do.
+
+    Raises:
+        ConfigError: naming the flag.
+    """
+    if config.activation_offloading and config.use_cpu and not config.dry_run:
+        raise ConfigError("--activation_offloading moves activations from an accelerator, and this run is on a CPU.")
 
 
 def check_optimizer(config: "TrainingConfig") -> None:

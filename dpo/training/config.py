@@ -14,7 +14,7 @@ from dpo.errors import ConfigError
 from dpo.models import LocatedModel, locate
 from dpo.training.attention import resolve_attention
 from dpo.training.batches import DEFAULT_GLOBAL_BATCH_SIZE, LARGEST_DEFAULT_MICRO_BATCH, check_sizes, derive_batches
-from dpo.training.checks import check_config, check_resolved
+from dpo.training.checks import check_config, check_device, check_resolved
 from dpo.training.deepspeed_config import check_mismatches, load_deepspeed_config
 from dpo.training.device import computes_bf16
 from dpo.training.lora import check_lora
@@ -279,6 +279,7 @@ class TrainingConfig(DPOConfig):
         if self.bf16 is None:
             self.bf16 = not self.use_cpu and not self.fp16 and computes_bf16()
         self.set_up_libraries()
+        check_device(self)
         check_mismatches(self, self.deepspeed_file)
         # Asked here once, so that an attention that cannot run is refused before the data is prepared.
         self.attention = resolve_attention(self.attn_implementation, half_precision=bool(self.bf16 or self.fp16))
