@@ -280,7 +280,8 @@ def test_what_the_number_and_kind_of_devices_decide_is_left_to_the_launcher(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     sizes = "global_batch_size: 64, per_device_train_batch_size: 8, gradient_accumulation_steps: 2"
-    flags = f"output_dir: one, {sizes}, bf16: true, tf32: true, activation_offloading: true, deepspeed: {ROOT}/ds_configs/zero2.json"
+    of_device = f"bf16: true, tf32: true, activation_offloading: true, deepspeed: {ROOT}/ds_configs/zero2.json"
+    flags = f"output_dir: one, {sizes}, {of_device}"
     stages = f"  - dpo: {{{flags}}}\n  - dpo: {{name: b, output_dir: b}}\n"
     Path("recipe.yaml").write_text(f"datasets: [nectar]\nmodel_name_or_path: m\nstages:\n{stages}")
     recipe = read_recipe(Path("recipe.yaml"))
