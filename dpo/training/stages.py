@@ -15,7 +15,7 @@ from dpo.training.planning_config import Before, Unplaced
 def check_stages(
     recipe: Recipe, stages: Sequence[Stage], *, flags: Sequence[str] = (), overwrite: bool = False
 ) -> None:
-    """Refuse what is wrong with stages, as far as it shows without weights, rows, a network, devices and what earlier
+    """Refuse what is wrong with stages, as far as it shows without weights, rows, devices and what earlier
     stages make: those may take days, at whose end a misspelled flag should not be what is found.
 
     Args:
