@@ -118,6 +118,18 @@ def parse_bool(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"expected true or false, found '{text}'")
 
 
+class UniqueKeys(yaml.SafeLoader):
+    """YAML as PyYAML reads it, but for a key that stands twice, of which the second would count without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and seen.setdefault(key.value, line) != line:
+                raise yaml.YAMLError(f"'{key.value}' stands twice, in lines {seen[key.value]} and {line}")
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(file: Path) -> dict[Any, Any]:
     """The mapping that a YAML file holds.
 
@@ -125,7 +137,7 @@ def read_yaml(file: Path) -> dict[Any, Any]:
         ConfigError: the file is missing, no YAML or no mapping.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), UniqueKeys)
     except OSError as error:
         raise ConfigError(f"--config {file}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

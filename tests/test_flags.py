@@ -202,6 +202,7 @@ def test_a_key_that_is_not_text_is_unknown_rather_than_a_crash(tmp_path: Path) -
         ("", "expected 'name: value' lines, found NoneType"),
         ("rate: [1", "not valid YAML"),
         ("rate: 1\n\tcount: 2", "not valid YAML"),
+        ("rate: 1\ncount: 2\nrate: 3", "'rate' stands twice, in lines 1 and 3"),
     ],
 )
 def test_a_file_that_holds_no_mapping_is_a_config_error(tmp_path: Path, text: str, message: str) -> None:

@@ -77,7 +77,7 @@ def list_modules(files: tuple[Path, ...]) -> Iterator[ModuleType]:
 def import_adapter(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:  # an adapter is anyone's code, and can fail in any way
+    except (Exception, SystemExit) as error:  # an adapter is anyone's code, and can fail in any way
         raise cannot_be_imported(name, error) from error
 
 
@@ -95,13 +95,13 @@ def load_file(file: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise cannot_be_imported(str(file), error) from error
     return module
 
 
-def cannot_be_imported(name: str, error: Exception) -> AdapterError:
+def cannot_be_imported(name: str, error: BaseException) -> AdapterError:
     return AdapterError(
         f"the adapter {name} cannot be imported: {type(error).__name__}: {error}\n  Mend it, or leave it out."
     )

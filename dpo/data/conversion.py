@@ -208,7 +208,7 @@ def convert_row(row: Row, adapter: Adapter, options: AdapterOptions) -> list[Pre
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         # What a row of unforeseen shape makes of an adapter's code.
         return [Drop("malformed_row", f"{type(error).__name__}: {error}")]
-    except Exception as error:  # an adapter is anyone's code; what it raises on purpose should not be counted away
+    except (Exception, SystemExit) as error:  # anyone's code; what it raises on purpose should not be counted away
         raise AdapterError(
             f"adapter '{adapter.name}' raised {type(error).__name__}: {error}\n"
             "  `python -m dpo adapters --check FILE` runs an adapter by itself; a row that is no pair is a Drop."

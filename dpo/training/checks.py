@@ -132,7 +132,11 @@ def check_output_dir(config: "TrainingConfig") -> None:
     if (output_dir / RESULTS).exists():
         raise ConfigError(
             f"--output_dir {config.output_dir} holds a finished run ({RESULTS}).\n"
-            "  Choose another folder, or pass --overwrite_output_dir to replace it."
+            + (
+                "  Add --overwrite_output_dir: its checkpoints stay, and the run goes on from them."
+                if config.resume_from_checkpoint
+                else "  Choose another folder, or pass --overwrite_output_dir to replace it."
+            )
         )
     if weights := next((file for pattern in WEIGHTS for file in output_dir.glob(pattern)), None):
         raise ConfigError(

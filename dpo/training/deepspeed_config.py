@@ -3,6 +3,7 @@
 __all__ = ["check_mismatches", "load_deepspeed_config"]
 
 import json
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,32 @@ from dpo.errors import ConfigError, unknown_name
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
+TOP_LEVEL = (
+    "activation_checkpointing",
+    "amp",
+    "bf16",
+    "comms_logger",
+    "communication_data_type",
+    "csv_monitor",
+    "dump_state",
+    "flops_profiler",
+    "fp16",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "optimizer",
+    "prescale_gradients",
+    "scheduler",
+    "steps_per_print",
+    "tensorboard",
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "wall_clock_breakdown",
+    "wandb",
+    "zero_allow_untested_optimizer",
+    "zero_force_ds_cpu_optimizer",
+    "zero_optimization",
+)
+"""Keys in use. DeepSpeed knows others too, and passes over what it does not know."""
 GATHER = "stage3_gather_16bit_weights_on_model_save"
 FILLED_IN = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
 """What DeepSpeed asks for and the flags know, also where the JSON leaves it out."""
@@ -35,6 +62,9 @@ def load_deepspeed_config(file: Path | str) -> dict[str, Any]:
         raise ConfigError(f"--deepspeed {file}: not valid JSON: {error}") from error
     if not isinstance(config, dict):
         raise ConfigError(f"--deepspeed {file}: expected a JSON object, found {type(config).__name__}")
+    for name in config.keys() - {*TOP_LEVEL}:
+        if near := get_close_matches(name, TOP_LEVEL, n=1, cutoff=0.85):
+            raise ConfigError(f"--deepspeed {file}: unknown key '{name}'. Did you mean {near[0]}?")
     for name in FILLED_IN:
         config.setdefault(name, "auto")
     zero = config.setdefault("zero_optimization", {})

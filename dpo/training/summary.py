@@ -74,8 +74,9 @@ def summarize(config: TrainingConfig, evaluated: dict[str, dict[str, Any]], samp
     lines = []
     if evaluated:
         header, *rows = measures_table(config, evaluated)
-        lines += ["", f"{header[0]:<18}" + "".join(f"{when:>9}" for when in header[1:])]
-        lines += [f"{row[0]:<18}" + "".join(f"{value:>9}" for value in row[1:]) for row in rows]
+        width = max(9, *(len(value) + 2 for row in rows for value in row[1:]))
+        lines += ["", f"{header[0]:<18}" + "".join(f"{when:>{width}}" for when in header[1:])]
+        lines += [f"{row[0]:<18}" + "".join(f"{value:>{width}}" for value in row[1:]) for row in rows]
     if abs(evaluated.get("before", {}).get(MEASURES["dpo"]["reward margin"], 1)) < SHOWN_AS_0:
         lines += [
             "Before the first step policy and reference are the same: margins are 0 but for rounding, and the "

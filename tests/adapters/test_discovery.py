@@ -92,6 +92,7 @@ def test_an_adapter_may_lie_anywhere(tmp_path: Path) -> None:
         ("none.py", None, "expected a Python file, and there is none"),
         ("rows.jsonl", "{}", "expected a Python file, and there is none"),
         ("broken.py", "def convert(", r"broken\.py cannot be imported: SyntaxError"),
+        ("leaves.py", "raise SystemExit(0)", r"leaves\.py cannot be imported: SystemExit"),
         ("empty.py", "", "defines no ADAPTER"),
     ],
 )

@@ -66,6 +66,14 @@ def test_what_deepspeed_would_refuse_is_refused_before_the_model_is_loaded(zero,
         config_with({"zero_optimization": zero}, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("zero_optimisation", "zero_optimization"), ("train_batch_sizee", "train_batch_size")]
+)
+def test_a_misspelt_key_is_refused_which_deepspeed_would_pass_over(name, meant, tmp_path):
+    with pytest.raises(ConfigError, match=f"unknown key '{name}'. Did you mean {meant}"):
+        config_with({name: 4}, tmp_path)
+
+
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_a_file_that_is_no_json_object_is_refused(text, tmp_path):
     file = tmp_path / "ds.json"
