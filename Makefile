@@ -8,8 +8,9 @@ MARK := .venv/.installed
 demo: $(MARK)
 	$(VENV)/deepspeed main.py --config runs/demo.yaml --overwrite_output_dir
 
+# Two files at a time, a core each: more threads than cores would wait for each other.
 test: $(MARK)
-	HF_HUB_OFFLINE=1 WANDB_MODE=offline $(VENV)/python -m pytest
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 WANDB_MODE=offline $(VENV)/python -m pytest -n 2 --dist loadfile
 
 check: $(MARK)
 	$(VENV)/ruff format --check .
