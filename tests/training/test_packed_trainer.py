@@ -390,7 +390,7 @@ class TestWhyPadded:
         ("flags", "named"),
         [
             ({"sync_ref_model": True}, "--sync_ref_model"),
-            ({"train_sampling_strategy": "group_by_length"}, "--train_sampling_strategy"),
+            ({"stage": "sft", "train_sampling_strategy": "group_by_length"}, "--train_sampling_strategy"),
             ({"neftune_noise_alpha": 5.0}, "--neftune_noise_alpha"),
         ],
         ids=str,
