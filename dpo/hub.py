@@ -1,9 +1,11 @@
 """Files of models, in a folder or on the Hugging Face Hub."""
 
-__all__ = ["check_model_name", "find_file", "is_hub_id", "reach_hub", "weights_state"]
+__all__ = ["check_model_name", "find_file", "is_hub_id", "reach_hub", "read_json", "weights_state"]
 
+import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from dpo.errors import TokenizerError
 from dpo.folders import files_fingerprint
@@ -82,6 +84,23 @@ def weights_state(model: str, name: str, revision: str | None = None) -> str:
         return files_fingerprint(sorted(file for kind in WEIGHTS for file in folder.glob(kind)))
     file = find_file(model, name, revision)
     return "" if file is None else file.parent.name  # the cache has a folder for each commit
+
+
+def read_json(file: Path | None) -> dict[str, Any]:
+    """The object in a file, empty where there is no file.
+
+    Raises:
+        TokenizerError: it is no JSON object.
+    """
+    if file is None:
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TokenizerError(f"{file}: not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise TokenizerError(f"{file}: expected a JSON object, found {type(content).__name__}")
+    return content
 
 
 @cache

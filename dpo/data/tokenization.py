@@ -7,13 +7,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import tokenizers
 
 from dpo.errors import TokenizerError
-from dpo.hub import find_file
+from dpo.hub import find_file, read_json
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -119,18 +118,6 @@ def load_tokenizer(model: str, *, revision: str | None = None, trust_remote_code
         special_tokens={name: text for name, text in named.items() if text is not None},
         chat_template=read_chat_template(model, revision, config),
     )
-
-
-def read_json(file: Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TokenizerError(f"{file}: not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise TokenizerError(f"{file}: expected a JSON object, found {type(content).__name__}")
-    return content
 
 
 def token_text(token: str | dict[str, Any] | None) -> str | None:

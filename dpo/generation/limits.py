@@ -5,8 +5,7 @@ __all__ = ["Limits", "read_limits"]
 from dataclasses import dataclass
 from typing import Any
 
-from dpo.data.tokenization import read_json
-from dpo.hub import find_file
+from dpo.hub import find_file, read_json
 from dpo.models import LocatedModel
 
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions")

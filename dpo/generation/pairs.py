@@ -68,8 +68,7 @@ class PairMaker:
         Raises:
             DPOError: one of them cannot be.
         """
-        assert self.backend is not None
-        assert self.reward_model is not None or self.reward_chat is None
+        _ = self.backend, self.reward_model
 
     def make(self, batch: Sequence[Prompt]) -> tuple[list[Preference], BatchRecord]:
         """The pairs of a batch, and what became of each prompt."""

@@ -1,7 +1,9 @@
 """From a run's flags to its trainer: the stage, the engine, the adapter and the reference."""
 
-__all__ = ["build_trainer"]
+__all__ = ["build_trainer", "explain_refusals"]
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from peft import PeftModel
@@ -23,7 +25,24 @@ from dpo.training.packed_attention import choose_backend
 from dpo.training.packed_trainer import PackedTrainer, Reference
 from dpo.training.reference import ReferenceCache, weights_fingerprint
 from dpo.training.sft_trainer import AnswerTrainer
-from dpo.training.trainer import NoteStage, PreferenceTrainer, RunTrainer
+from dpo.training.trainer import PreferenceTrainer, RunTrainer
+
+
+@contextmanager
+def explain_refusals(policy: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """Around build_trainer: what the libraries refuse of a model and flags is the user's to mend.
+
+    Raises:
+        ConfigError: in place of their errors.
+    """
+    try:
+        yield
+    except (ImportError, NotImplementedError, ValueError) as error:
+        merge = ", or merge the adapter first: python -m dpo merge" * isinstance(policy, PeftModel)
+        raise ConfigError(
+            f"{type(base_model(policy)).__name__} cannot be trained as the flags ask: {error}\n"
+            f"  Leave the flag that this is about out{merge}."
+        ) from error
 
 
 def build_trainer(
@@ -36,7 +55,7 @@ def build_trainer(
     """The trainer of the stage and engine that the run asks for, or of the padded one where packed cannot do it.
 
     Raises:
-        ConfigError: the libraries refuse what the flags ask of this model.
+        ConfigError: a flag is of no use to this model.
         ModelError: the model or its adapter cannot be trained.
     """
     check_loaded_adapter(policy)
@@ -45,26 +64,6 @@ def build_trainer(
         raise ConfigError(
             f"--router_aux_loss_coef {config.router_aux_loss_coef}: {type(base).__name__} has no experts: leave it out."
         )
-    try:
-        trainer = trainer_as_asked(located, config, tokenizer, prepared, policy)
-    except (ImportError, NotImplementedError, ValueError) as error:
-        merge = ", or merge the adapter first: python -m dpo merge" * (located.adapter is not None)
-        raise ConfigError(
-            f"{type(base).__name__} cannot be trained as the flags ask: {error}\n"
-            f"  Leave the flag that this is about out{merge}."
-        ) from error
-    trainer.add_callback(NoteStage(config.stage))
-    return trainer
-
-
-def trainer_as_asked(
-    located: LocatedModel,
-    config: TrainingConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    prepared: PreparedData,
-    policy: PreTrainedModel | PeftModel,
-) -> RunTrainer:
-    """The same, with errors as the libraries raise them."""
 
     def load_reference() -> PreTrainedModel | PeftModel:
         return load_model(located, config, tokenizer, prepared.added_tokens, is_reference=True)
@@ -93,7 +92,6 @@ def trainer_as_asked(
     if is_adapted and needs_reference:
         say(f"reference: {describe_reference(located)}")
 
-    base = base_model(policy)
     reason = why_padded(config, base) if config.engine == "packed" else None
     if reason is not None or config.engine == "padded":
         say(f"engine: padded, since {reason}" if reason else "engine: padded")

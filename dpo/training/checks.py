@@ -3,7 +3,6 @@
 __all__ = ["REFUSED", "WEIGHTS", "check_config", "check_device", "check_resolved"]
 
 import dataclasses
-import json
 import math
 import os
 import sys
@@ -13,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import Trainer, get_scheduler
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import is_liger_kernel_available
 from trl import DPOConfig
 
 from dpo.errors import ConfigError, unknown_name
 from dpo.folders import RESULTS, check_folder
-from dpo.models import ADAPTER_CONFIG
 from dpo.training.objective_checks import check_objective
+from dpo.training.resuming import check_checkpoint, find_checkpoint
 
 if TYPE_CHECKING:
     from dpo.training.config import TrainingConfig
@@ -74,7 +72,7 @@ def check_config(config: "TrainingConfig") -> None:
             "many.\n  A launcher says how many devices a run has."
         )
     check_output_dir(config)
-    check_resuming(config)
+    find_checkpoint(config)
     check_ranges(config)
     check_device_map(config)
     check_objective(config)
@@ -145,69 +143,6 @@ def check_output_dir(config: "TrainingConfig") -> None:
         )
 
 
-def check_resuming(config: "TrainingConfig") -> None:
-    """Find the checkpoint that 'latest' means, and refuse a folder that is none."""
-    wanted = config.resume_from_checkpoint
-    if not wanted:
-        return
-    if str(wanted).lower() in ("true", "latest"):
-        output_dir = str(config.output_dir)
-        config.resume_from_checkpoint = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
-        if config.resume_from_checkpoint is None:
-            raise ConfigError(f"--resume_from_checkpoint: {output_dir} holds no checkpoint-* folder")
-    elif not Path(wanted).is_dir():
-        raise ConfigError(f"--resume_from_checkpoint {wanted}: there is no such folder")
-    elif not (Path(wanted) / "trainer_state.json").exists() or (Path(wanted) / RESULTS).exists():
-        raise ConfigError(
-            f"--resume_from_checkpoint {wanted} is no checkpoint.\n  Expected a checkpoint-* folder of an output_dir."
-        )
-    state = read_json(Path(str(config.resume_from_checkpoint)) / "trainer_state.json")
-    stage = state.get("stateful_callbacks", {}).get("NoteStage", {}).get("args", {}).get("stage", config.stage)
-    if stage != config.stage:
-        raise ConfigError(
-            f"--resume_from_checkpoint {config.resume_from_checkpoint} is a checkpoint of --stage {stage}, and this "
-            f"run is one of --stage {config.stage}.\n  To start from its weights, pass it as --model_name_or_path."
-        )
-
-
-def check_checkpoint(config: "TrainingConfig") -> None:
-    """Refuse to go on with a whole model's checkpoint as an adapter's, or the other way round, or at another rank."""
-    if not config.resume_from_checkpoint:
-        return
-    folder = Path(config.resume_from_checkpoint)
-    adapter = read_json(folder / ADAPTER_CONFIG)
-    if adapter and not config.trains_adapter:
-        raise ConfigError(
-            f"--resume_from_checkpoint {folder} is an adapter's, and this run trains the whole model.\n"
-            f"  Pass the flags of the first run, such as --lora_rank {adapter.get('r')}."
-        )
-    if not adapter and config.trains_adapter and (folder / "config.json").exists():
-        raise ConfigError(
-            f"--resume_from_checkpoint {folder} is a whole model's, and this run trains an adapter.\n"
-            "  Pass the flags of the first run, without --lora_rank."
-        )
-    for flag, name in (("lora_rank", "r"), ("use_dora", "use_dora"), ("use_rslora", "use_rslora")):
-        asked, found = getattr(config, flag), adapter.get(name)
-        if config.lora_rank is not None and found is not None and asked != found:
-            raise ConfigError(
-                f"--{flag} {asked}: the adapter in --resume_from_checkpoint {folder} has {found}: pass that."
-            )
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """An object, empty where there is no file.
-
-    Raises:
-        ConfigError: it is no JSON object.
-    """
-    if not file.exists():
-        return {}
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError) as error:
-        raise ConfigError(f"{file}: expected a JSON object, found {error}") from error
-
-
 def check_ranges(config: "TrainingConfig") -> None:
     for name in ABOVE_ZERO:
         value = getattr(config, name)
@@ -215,9 +150,8 @@ def check_ranges(config: "TrainingConfig") -> None:
             raise ConfigError(f"--{name} {value}: expected a number above 0")
     for name in NOT_BELOW_ZERO:
         value = getattr(config, name)
-        if value is not None and (
-            not value >= 0 or (value == math.inf and name != "max_grad_norm")
-        ):  # clips nothing then
+        clips_nothing = name == "max_grad_norm" and value == math.inf
+        if value is not None and not (0 <= value < math.inf or clips_nothing):
             raise ConfigError(f"--{name} {value}: expected 0 or more")
     if config.max_steps == 0 or config.max_steps < -1:
         raise ConfigError(f"--max_steps {config.max_steps}: expected 1 or more; leave it out to count epochs")

@@ -305,14 +305,7 @@ class TrainingConfig(DPOConfig):
         check_loss_flags(self)
         terms = self.loss or self.loss_type or ["sigmoid"]
         terms = [terms] if isinstance(terms, str) else terms
-        if self.loss_weights:
-            if len(self.loss_weights) != len(terms) or any(":" in term for term in terms):
-                raise ConfigError(
-                    f"--loss_weights {' '.join(map(str, self.loss_weights))}: expected one number for each name of "
-                    f"--loss_type, which stand alone; found {' '.join(terms)}.\n  Or pass --loss sigmoid:1.0 sft:0.2"
-                )
-            terms = [f"{name}:{weight!r}" for name, weight in zip(terms, self.loss_weights, strict=True)]
-        names, weights = parse_losses(terms)
+        names, weights = parse_losses(terms, self.loss_weights or None)
         weighted = zip(names, weights, strict=True)
         self.loss = [name if weight == 1 else f"{name}:{weight!r}" for name, weight in weighted]
         self.loss_type, self.loss_weights = names, None if set(weights) == {1.0} else weights

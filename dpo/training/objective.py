@@ -143,12 +143,24 @@ class PairObjective:
         return chosen, rejected
 
 
-def parse_losses(terms: Sequence[str]) -> tuple[list[str], list[float]]:
+def parse_losses(terms: Sequence[str], given: Sequence[float] | None = None) -> tuple[list[str], list[float]]:
     """Names and weights of NAME or NAME:WEIGHT. ["sigmoid", "sft:0.2"] gives sigmoid and sft, 1 and 0.2.
 
+    Args:
+        terms: As the user wrote them.
+        given: Weights by another flag, as TRL has them, one for each bare name.
+
     Raises:
-        ConfigError: a weight is no number above 0, or a loss is named twice or behind a comma.
+        ConfigError: a weight is no number above 0, there are too few or too many, or a loss is named twice or behind a
+            comma.
     """
+    if given is not None:
+        if len(given) != len(terms) or any(":" in term for term in terms):
+            raise ConfigError(
+                f"--loss_weights {' '.join(map(str, given))}: expected one number for each name of --loss_type, which "
+                f"stand alone; found {' '.join(terms)}.\n  Or pass --loss sigmoid:1.0 sft:0.2"
+            )
+        terms = [f"{name}:{weight!r}" for name, weight in zip(terms, given, strict=True)]
     names, weights = [], []
     for term in terms:
         name, colon, weight = term.partition(":")

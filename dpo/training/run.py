@@ -18,7 +18,7 @@ from dpo.errors import ConfigError, ModelError
 from dpo.folders import RESULTS
 from dpo.models import ADAPTER_CONFIG
 from dpo.recipes import asks_for_dry_run
-from dpo.training.building import build_trainer
+from dpo.training.building import build_trainer, explain_refusals
 from dpo.training.checks import WEIGHTS
 from dpo.training.config import TrainingConfig
 from dpo.training.distributed import finish, is_main_process, local_main_first, say, set_up
@@ -60,7 +60,8 @@ def train(data: DataConfig, config: TrainingConfig) -> None:
     end_of_turn_id = tokenizer.convert_tokens_to_ids(prepared.end_of_turn)
     stop_at(policy, end_of_turn_id)
     held_out = prepared.eval or prepared.train
-    trainer = build_trainer(located, config, tokenizer, prepared, policy)
+    with explain_refusals(policy):
+        trainer = build_trainer(located, config, tokenizer, prepared, policy)
     samples = SampleAnswers(
         list(held_out.select(range(min(config.sample_prompts, len(held_out))))),
         tokenizer,

@@ -1,6 +1,6 @@
 """TRL's trainers on our token ids: what every run of ours does alike, and the padded engine for pairs."""
 
-__all__ = ["EpochOrder", "NoteStage", "PreferenceTrainer", "RunTrainer"]
+__all__ = ["EpochOrder", "PreferenceTrainer", "RunTrainer"]
 
 import os
 import resource
@@ -50,6 +50,7 @@ class RunTrainer(Trainer):
         self.add_callback(FollowEpochs(self.order))
         self.rate_of_step: float | None = None
         self.add_callback(NoteRate(self))
+        self.add_callback(NoteStage())
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -192,13 +193,10 @@ class AdapterAsLoaded(TrainerCallback):
 
 
 class NoteStage(TrainerCallback):
-    """Writes the stage of a run into trainer_state.json of its checkpoints, where check_resuming reads it."""
-
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
+    """Writes the stage of a run into trainer_state.json of its checkpoints, where find_checkpoint reads it."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        state.stateful_callbacks["NoteStage"] = {"args": {"stage": self.stage}, "attributes": {}}
+        state.stateful_callbacks["NoteStage"] = {"args": {"stage": args.stage}, "attributes": {}}
 
 
 class NoteRate(TrainerCallback):

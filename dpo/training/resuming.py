@@ -1,0 +1,83 @@
+"""--resume_from_checkpoint: which checkpoint, and whether this run can go on from it."""
+
+__all__ = ["check_checkpoint", "find_checkpoint"]
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers.trainer_utils import get_last_checkpoint
+
+from dpo.errors import ConfigError, TokenizerError
+from dpo.folders import RESULTS
+from dpo.hub import find_file, read_json
+from dpo.models import ADAPTER_CONFIG
+
+if TYPE_CHECKING:
+    from dpo.training.config import TrainingConfig
+
+
+def find_checkpoint(config: "TrainingConfig") -> None:
+    """Put in place of 'latest' the checkpoint that it means, and refuse what is none, or one of another stage.
+
+    Raises:
+        ConfigError: saying what is expected.
+    """
+    wanted = config.resume_from_checkpoint
+    if not wanted:
+        return
+    if str(wanted).lower() in ("true", "latest"):
+        output_dir = str(config.output_dir)
+        config.resume_from_checkpoint = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
+        if config.resume_from_checkpoint is None:
+            raise ConfigError(
+                f"--resume_from_checkpoint: {output_dir} holds no checkpoint-* folder.\n  Leave it out to begin."
+            )
+    elif not Path(wanted).is_dir():
+        raise ConfigError(f"--resume_from_checkpoint {wanted}: there is no such folder")
+    elif not (Path(wanted) / "trainer_state.json").exists() or (Path(wanted) / RESULTS).exists():
+        raise ConfigError(
+            f"--resume_from_checkpoint {wanted} is no checkpoint.\n  Expected a checkpoint-* folder of an output_dir."
+        )
+    state = read_object(str(config.resume_from_checkpoint), "trainer_state.json")
+    stage = state.get("stateful_callbacks", {}).get("NoteStage", {}).get("args", {}).get("stage", config.stage)
+    if stage != config.stage:
+        raise ConfigError(
+            f"--resume_from_checkpoint {config.resume_from_checkpoint} is a checkpoint of --stage {stage}, and this "
+            f"run is one of --stage {config.stage}.\n  To start from its weights, pass it as --model_name_or_path."
+        )
+
+
+def check_checkpoint(config: "TrainingConfig") -> None:
+    """Refuse to go on with a whole model's checkpoint as an adapter's, or the other way round, or at another rank.
+
+    Raises:
+        ConfigError: saying what the first run was.
+    """
+    if not config.resume_from_checkpoint:
+        return
+    folder = Path(config.resume_from_checkpoint)
+    adapter = read_object(str(folder), ADAPTER_CONFIG)
+    if adapter and not config.trains_adapter:
+        raise ConfigError(
+            f"--resume_from_checkpoint {folder} is an adapter's, and this run trains the whole model.\n"
+            f"  Pass the flags of the first run, such as --lora_rank {adapter.get('r')}."
+        )
+    if not adapter and config.trains_adapter and (folder / "config.json").exists():
+        raise ConfigError(
+            f"--resume_from_checkpoint {folder} is a whole model's, and this run trains an adapter.\n"
+            "  Pass the flags of the first run, without --lora_rank."
+        )
+    for flag, name in (("lora_rank", "r"), ("use_dora", "use_dora"), ("use_rslora", "use_rslora")):
+        asked, found = getattr(config, flag), adapter.get(name)
+        if config.lora_rank is not None and found is not None and asked != found:
+            raise ConfigError(
+                f"--{flag} {asked}: the adapter in --resume_from_checkpoint {folder} has {found}: pass that."
+            )
+
+
+def read_object(checkpoint: str, name: str) -> dict[str, Any]:
+    """What a file of a checkpoint holds, nothing where it has no such file."""
+    try:
+        return read_json(find_file(checkpoint, name))
+    except TokenizerError as error:
+        raise ConfigError(f"--resume_from_checkpoint {checkpoint}: expected a JSON object: {error}") from error
