@@ -50,7 +50,7 @@ class RunTrainer(Trainer):
         self.add_callback(FollowEpochs(self.order))
         self.rate_of_step: float | None = None
         self.add_callback(NoteRate(self))
-        self.add_callback(NoteStage())
+        self.add_callback(NoteStage(getattr(self.args, "stage", "sft")))  # TRL's SFTConfig has no such field
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -193,10 +193,16 @@ class AdapterAsLoaded(TrainerCallback):
 
 
 class NoteStage(TrainerCallback):
-    """Writes the stage of a run into trainer_state.json of its checkpoints, where find_checkpoint reads it."""
+    """Writes the stage of a run into trainer_state.json of its checkpoints, where find_checkpoint reads it.
+
+    No ExportableState, which could not save after going on from a checkpoint that says no stage.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        state.stateful_callbacks["NoteStage"] = {"args": {"stage": args.stage}, "attributes": {}}
+        state.stateful_callbacks["NoteStage"] = {"args": {"stage": self.stage}, "attributes": {}}
 
 
 class NoteRate(TrainerCallback):
