@@ -12,26 +12,22 @@ Results = Mapping[str, Mapping[str, Measure]]
 
 
 def as_markdown(results: Results) -> str:
-    """A table with a column for each model and, where there are several, the second less the first.
+    """A table with a column for each model and, where there are several, each other less the first.
 
     0.5250 ± 0.0800 is a value and its standard error. A difference whose error is not paired is marked with *.
     """
     models = list(results)
     differences = differences_of(results)
     heading = ["measure", "n", *models]
-    if differences:
-        heading.append(f"{models[1]} - {models[0]}")
-    lines = [heading]
+    lines = [[*heading, *(f"{model} - {models[0]}" for model in differences)]]
     for row in rows_of(results):
         measures = [results[model].get(row) for model in models]
-        line = [row, counts(measures), *("" if measure is None else cell(measure) for measure in measures)]
-        if differences:
-            line.append(cell(differences[row]) if row in differences else "")
-        lines.append(line)
+        cells = [*measures, *(found.get(row) for found in differences.values())]
+        lines.append([row, counts(measures), *("" if found is None else cell(found) for found in cells)])
     table = [markdown_lines(lines)]
     if differences:
-        table.append("The last column is the second model less the first, with the standard error of the difference.")
-    if any(not found.is_paired for found in differences.values()):
+        table.append("A difference has a standard error of its own, over what both models answered.")
+    if any(not cell.is_paired for found in differences.values() for cell in found.values()):
         table.append("* The models' errors as if they had answered different items.")
     return "\n\n".join(table)
 
@@ -51,22 +47,28 @@ def as_json(results: Results) -> dict[str, Any]:
         }
     }
     if differences := differences_of(results):
-        content["difference"] = {
-            "of": [models[1], models[0]],
-            "measures": {
+        content["differences"] = {
+            model: {
                 row: {"value": found.value, "stderr": found.stderr, "is_paired": found.is_paired}
-                for row, found in differences.items()
-            },
+                for row, found in rows.items()
+            }
+            for model, rows in differences.items()
         }
+        content["differences_from"] = models[0]
     return content
 
 
-def differences_of(results: Results) -> dict[str, Difference]:
-    """The second model less the first, in each row that both have. Empty for one model."""
-    if len(results) < 2:
-        return {}
-    first, second = list(results.values())[:2]
-    return {row: difference(first[row], second[row]) for row in first if row in second}
+def differences_of(results: Results) -> dict[str, dict[str, Difference]]:
+    """Each later model less the first, in each row that both have."""
+    first, *others = results
+    return {
+        model: {
+            row: difference(results[first][row], measure)
+            for row, measure in results[model].items()
+            if row in results[first]
+        }
+        for model in others
+    }
 
 
 def rows_of(results: Results) -> list[str]:

@@ -44,8 +44,8 @@ def test_two_models_stand_side_by_side_on_tasks_and_pairs(evaluate, tiny_llamas,
     ]
     rows = [line.strip("|").split("|")[0].strip() for line in lines if line.startswith("|")]
     assert rows[:3] == ["dpo_facts, 0-shot, acc", "dpo_facts, 0-shot, acc_norm", "pairs, reward accuracy"]
-    assert rows == list(numbers["models"][first]["measures"]) == list(numbers["difference"]["measures"])
-    assert all(found["is_paired"] for found in numbers["difference"]["measures"].values())
+    assert rows == list(numbers["models"][first]["measures"]) == list(numbers["differences"][second])
+    assert all(found["is_paired"] for found in numbers["differences"][second].values())
     assert numbers["models"][first]["measures"]["pairs, reward margin"] == {"value": 0, "stderr": 0, "num_items": 5}
     assert numbers["models"][second]["rows"]["kept"] == 91
     assert numbers["flags"]["limit"] == 5 and numbers["flags"]["models"] == [first, second]

@@ -31,7 +31,7 @@ def test_two_models_have_their_difference_and_say_where_it_is_not_paired() -> No
         "| perplexity | 1,200 | 9.0000 ± 0.3000 | 8.6000 ± 0.3000 | -0.4000 ± 0.4243 * |\n"
         "| pairs      | 1,200 |                 | 1.0000 ± 0.3000 |                    |\n"
         "\n"
-        "The last column is the second model less the first, with the standard error of the difference.\n"
+        "A difference has a standard error of its own, over what both models answered.\n"
         "\n"
         "* The models' errors as if they had answered different items."
     )
@@ -50,7 +50,16 @@ def test_the_json_has_the_same_numbers_unrounded() -> None:
         "stderr": 0.5,  # sqrt(0.5 * 0.5 / 1)
         "num_items": 2,
     }
-    assert content["difference"]["of"] == ["tuned", "base"]
-    assert content["difference"]["measures"].keys() == {"facts", "perplexity"}
-    assert content["difference"]["measures"]["facts"] == {"value": 0.5, "stderr": 0.5, "is_paired": True}
-    assert "difference" not in as_json({"base": RESULTS["base"]})
+    assert content["differences_from"] == "base"
+    assert content["differences"].keys() == {"tuned"}
+    assert content["differences"]["tuned"].keys() == {"facts", "perplexity"}
+    assert content["differences"]["tuned"]["facts"] == {"value": 0.5, "stderr": 0.5, "is_paired": True}
+    assert "differences" not in as_json({"base": RESULTS["base"]})
+
+
+def test_each_later_model_is_taken_against_the_first() -> None:
+    results = {**RESULTS, "third": {"facts": accuracy({"a": False, "b": False})}}
+    heading, _, facts, perplexity, *_ = [line.split(" | ") for line in as_markdown(results).splitlines()]
+    assert [cell.strip(" |") for cell in heading[-2:]] == ["tuned - base", "third - base"]
+    assert [cell.strip(" |") for cell in facts[-2:]] == ["+0.5000 ± 0.5000", "-0.5000 ± 0.5000"]
+    assert [cell.strip(" |") for cell in perplexity[-2:]] == ["-0.4000 ± 0.4243 *", ""]
