@@ -5,6 +5,7 @@ __all__ = ["find_adapters", "get_adapter", "load_adapter"]
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from dpo.adapters.base import Adapter
+from dpo.adapters.base import Adapter, AdapterOptions
 from dpo.errors import AdapterError, unknown_name
 
 ENTRY_POINTS = "dpo.adapters"
@@ -120,4 +121,11 @@ def adapter_of(module: ModuleType) -> Adapter:
             f"the adapter {module.__name__}: its name '{adapter.name}' holds one of = : @ or a space, which separate "
             "the parts of --datasets ADAPTER[=SOURCE][:SPLIT][@FRACTION].\n  Rename it."
         )
+    try:
+        inspect.signature(adapter.convert).bind({}, AdapterOptions())
+    except TypeError as error:  # every row would be counted as malformed
+        raise AdapterError(
+            f"the adapter {module.__name__}: convert cannot be called with a row and its options: {error}.\n"
+            "  Expected def convert(row: Row, options: AdapterOptions)."
+        ) from error
     return adapter

@@ -222,7 +222,10 @@ class Preparation:
                     f"{self.report.noun}s holds out none.\n  Raise it, or leave it out."
                 )
             rows = self.report.total().rows
-            raise DataError(f"no {self.report.noun} is left to {split} on, of {rows:,} rows:\n{self.table()}")
+            raise DataError(
+                f"no {self.report.noun} is left to {split} on, of {rows:,} rows:\n{self.table()}\n"
+                "  Mend the rows or the flags behind these reasons; README.md, 'What becomes of a row', explains each."
+            )
         self.report.save(self.folder / "data_report.json")
 
     def table(self) -> str:

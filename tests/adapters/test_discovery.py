@@ -94,6 +94,12 @@ def test_an_adapter_may_lie_anywhere(tmp_path: Path) -> None:
         ("broken.py", "def convert(", r"broken\.py cannot be imported: SyntaxError"),
         ("leaves.py", "raise SystemExit(0)", r"leaves\.py cannot be imported: SystemExit"),
         ("empty.py", "", "defines no ADAPTER"),
+        (
+            "one_argument.py",
+            "from dpo.adapters.base import Adapter\n"
+            "ADAPTER = Adapter(name='one', hub_id=None, split='train', columns=(), convert=lambda row: [], examples=())",
+            "convert cannot be called with a row and its options: too many positional arguments",
+        ),
     ],
 )
 def test_a_file_that_is_no_adapter_is_refused(tmp_path: Path, name: str, text: str | None, expected: str) -> None:

@@ -303,6 +303,7 @@ class TestErrors:
         assert "2 identical, 1 empty_chosen" in message
         assert f"  identical: triplets={file}, row 0: chosen and rejected are the same text" in message
         assert f"  empty_chosen: triplets={file}, row 1: empty_chosen" in message
+        assert message.endswith("README.md, 'What becomes of a row', explains each.")
         assert list((own_cache / "prepared").iterdir()) == []
 
     def test_a_share_that_holds_out_nothing_is_an_error(self, prepared: Prepare, write_rows: WriteRows) -> None:
