@@ -103,7 +103,7 @@ def evaluation_flags(flags: dict[str, Any], *, holds_out: bool) -> dict[str, Any
     """
     strategy, steps, on_start = flags["eval_strategy"], flags["eval_steps"], flags["eval_on_start"]
     if not holds_out:
-        if strategy not in (None, "no") or on_start:
+        if strategy not in (None, "no") or on_start or (steps is not None and strategy is None):
             raise ConfigError(
                 "evaluation is asked for, but nothing is held out.\n"
                 "  Pass --validation_split 0.05 or --eval_datasets ADAPTER=SOURCE, here or to `python -m dpo prepare`."

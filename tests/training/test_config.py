@@ -374,9 +374,10 @@ def test_evaluation_follows_the_held_out_pairs():
     assert (config.eval_strategy, config.eval_on_start) == ("no", False)
 
 
-def test_evaluation_of_nothing_is_refused():
+@pytest.mark.parametrize("flag", [("--eval_strategy", "steps"), ("--eval_steps", "10"), ("--eval_on_start",)])
+def test_evaluation_of_nothing_is_refused(flag):
     with pytest.raises(ConfigError, match="nothing is held out"):
-        training_config("--eval_strategy", "steps")
+        training_config(*flag)
 
 
 def test_an_unquoted_no_in_yaml_is_no(tmp_path):
