@@ -48,6 +48,7 @@ def load_causal_lm(
     except (ImportError, OSError, RuntimeError, SafetensorError, ValueError) as error:
         # A RuntimeError is also what bitsandbytes says of a device that it does not know.
         raise ModelError(f"model {located.base}: cannot be loaded: {error}") from error
+    compute_4_bits_alike(model)
     if located.adapter is None:
         return model
     from peft import PeftModel  # seconds, for adapters alone
@@ -65,6 +66,17 @@ def load_causal_lm(
         ) from error
     adapted.peft_config["default"].revision = located.base_revision  # which training on saves with the adapter
     return adapted
+
+
+def compute_4_bits_alike(model: PreTrainedModel) -> None:
+    """Have 4-bit layers compute in evaluation what they compute in training.
+
+    On a CPU with bfloat16 products bitsandbytes (0.50) repacks their weights for evaluation, with bfloat16 constants: a
+    reference would differ from its policy, and a layer narrower than a block of constants cannot be repacked.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def check_adapter_weights(adapter: str) -> None:
