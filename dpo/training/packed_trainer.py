@@ -29,6 +29,7 @@ from dpo.training.pack_loading import PackedPairs, TrainBatches, count_tokens, p
 from dpo.training.packed_forward import PackedForward
 from dpo.training.packing import Pack, pack_pairs
 from dpo.training.planning import plan_all
+from dpo.training.recomputing import recompute_elementwise
 from dpo.training.reference import ReferenceCache
 from dpo.training.reference_pass import TOLERANCE, ReferencePass
 from dpo.training.steps import micro_batches_for, steps_of_run
@@ -87,6 +88,8 @@ class PackedTrainer(PreferenceTrainer):
             micro_batches_for(args, self.train_tokens, steps, lambda pair: name(**train_dataset[pair]))
         )
         self.policy = PackedForward(base_model(model), backend, args.ld_alpha)
+        if not args.gradient_checkpointing:  # which computes whole layers again
+            recompute_elementwise(self.policy.model)
         self.objective = objective_of(args)
         self.live_reference = None if ref_model is None else PackedForward(ref_model, backend, args.ld_alpha)
         self.reference = reference

@@ -97,7 +97,7 @@ def test_an_adapter_may_lie_anywhere(tmp_path: Path) -> None:
         (
             "one_argument.py",
             "from dpo.adapters.base import Adapter\n"
-            "ADAPTER = Adapter(name='one', hub_id=None, split='train', columns=(), convert=lambda row: [], examples=())",
+            "ADAPTER = Adapter(name='a', hub_id=None, split='train', columns=(), convert=lambda row: [], examples=())",
             "convert cannot be called with a row and its options: too many positional arguments",
         ),
     ],

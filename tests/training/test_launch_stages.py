@@ -53,7 +53,7 @@ def test_fsdp2_gives_what_zero3_gives(launch: Launch, tiny_model, rows, tmp_path
 @pytest.mark.parametrize("flags", [("--stage", "sft"), ("--lora_rank", "4")], ids=["sft", "lora"])
 def test_fsdp2_trains_as_one_process_does(flags, launch: Launch, tiny_model, rows, tmp_path):
     one, fsdp = tmp_path / "one", tmp_path / "fsdp"
-    flags = (*flags, "--learning_rate", "1e-2")
+    flags = (*flags, "--learning_rate", "1e-2", "--gradient_checkpointing", "false")
     done = launch(["python"], *short_run(tiny_model, rows, one), *flags)
     assert done.returncode == 0, done.stderr[-3000:]
     launch_fsdp(launch, *short_run(tiny_model, rows, fsdp), *flags)
