@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 GATED_MLP = re.compile(
@@ -37,10 +38,13 @@ def recompute_elementwise(model: nn.Module) -> None:
 
 
 def source_of_forward(module: nn.Module) -> str:
-    """Without what shows only at runtime: an instance's own forward, as of kernels that are patched in, has none."""
+    """Of what has an activation; empty where it cannot be read, as of kernels that are patched in."""
     if "forward" in vars(module) or "act_fn" not in dict(module.named_children()):
         return ""
-    return inspect.getsource(type(module).forward).strip()
+    try:
+        return inspect.getsource(type(module).forward).strip()
+    except (OSError, TypeError):
+        return ""
 
 
 def is_norm_in_python(module: nn.Module) -> bool:
@@ -48,6 +52,11 @@ def is_norm_in_python(module: nn.Module) -> bool:
     cls = type(module)
     is_own = not cls.__module__.startswith("torch.") and "forward" not in vars(module)
     return is_own and cls.__name__.endswith("Norm") and not any(True for _ in module.children())
+
+
+def keeps_before_product(layer: nn.Module) -> bool:
+    """Whether a layer keeps its input and then computes. Adapters, 4 bits and DeepSpeed's product at ZeRO-3 do not."""
+    return type(layer) is nn.Linear and inspect.isbuiltin(functional.linear)
 
 
 def subclass(module: nn.Module, mixin: type) -> None:
@@ -70,7 +79,7 @@ class _GatedMLP(nn.Module):
 
     def forward(self, states: torch.Tensor) -> Any:
         gate, up = self.gate_proj(states), self.up_proj(states)
-        if type(self.down_proj) is nn.Linear:  # and no layer of 4 bits, which keeps what it pleases
+        if keeps_before_product(self.down_proj):
             # Ends at the last tensor that is missing, down_proj's input: its own product is not repeated.
             return checkpoint(self.close, gate, up, use_reentrant=False)
         return self.down_proj(checkpoint(self.let_through, gate, up, use_reentrant=False))
