@@ -89,7 +89,10 @@ def generate(config: GenerationConfig, data: DataConfig, file: Path, *, overwrit
         report = write_pairs(reader, maker, output, sources)
     report.save(file.with_name(f"{file.name}.report"))
     if not report.pairs["written"]:
-        raise DataError(f"no pair was made, of {report.total().rows:,} rows:\n{report.table()}")
+        raise DataError(
+            f"no pair was made, of {report.total().rows:,} rows:\n{report.table()}\n"
+            "  Mend the rows or the flags behind these reasons; README.md, 'Answers by a model', explains each."
+        )
     return Generated(report=report, num_tokens=maker.num_tokens, seconds=maker.seconds)
 
 

@@ -151,6 +151,7 @@ def test_where_no_pair_is_made_the_account_says_why(argv, silent_model: Path, ca
     error = capsys.readouterr().err
     assert "no pair was made, of 13 rows" in error
     assert "12 empty_generation, 1 empty_chosen" in error
+    assert "README.md, 'Answers by a model', explains each" in error
 
 
 def test_answers_that_were_cut_off_are_dropped_with_a_hint(argv, capsys) -> None:
