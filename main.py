@@ -1,6 +1,7 @@
 """Train a model on preference pairs: `deepspeed main.py --config runs/demo.yaml`, or python, torchrun, accelerate."""
 
 import os
+import signal
 import sys
 import time
 
@@ -21,6 +22,11 @@ def main() -> int:
             time.sleep(PATIENCE_S)
         print(f"error: {error}" if rank == "0" else f"error on rank {rank}: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+    except KeyboardInterrupt:
+        print(
+            "interrupted; --resume_from_checkpoint latest goes on from the last checkpoint", file=sys.stderr, flush=True
+        )
+        return 128 + signal.SIGINT
     return 0
 
 

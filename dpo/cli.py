@@ -16,7 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit code: 0, 2 after a mistake of the user's, which is told on stderr, or what the command gives.
+        The exit code: 0, 2 after a mistake of the user's, which is told on stderr, what a shell expects where a signal
+        ended it, or what the command gives.
     """
     parser = FlagParser(
         prog="python -m dpo",
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE  # as any program gives, and no verdict that was never shown
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     except DPOError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

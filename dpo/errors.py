@@ -74,6 +74,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, shown: Iterable[
     known = sorted(known)
     near = get_close_matches(name.lower(), known, n=3, cutoff=0.75)
     guess = f" Did you mean {' or '.join(near)}?" if near else ""
-    listed = known if shown is None else sorted(shown)
+    listed = known if shown is None else sorted(set(shown))
     others = f", and {len(known) - len(listed)} more" if len(listed) < len(known) else ""
     return f"unknown {kind} '{name}'.{guess}\n  there is: {', '.join(listed)}{others}"

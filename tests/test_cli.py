@@ -12,6 +12,7 @@ from dpo.adapters import find_adapters
 from dpo.cli import main
 from dpo.commands.adapters import describe
 from dpo.records import Drop
+from main import main as train
 
 
 def test_adapters_shows_name_columns_source_and_a_rendered_example_of_each(
@@ -91,3 +92,23 @@ def test_output_that_nobody_reads_is_no_success_and_no_traceback() -> None:
         done = subprocess.run([sys.executable, "-m", "dpo", "adapters"], stdout=closed, stderr=subprocess.PIPE)
     assert done.returncode == 128 + signal.SIGPIPE
     assert done.stderr == b""
+
+
+def interrupt(*args: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_command_says_so_and_gives_what_a_shell_expects(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dpo.commands.adapters.describe", interrupt)
+    assert main(["adapters"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dpo.training.run.run", interrupt)
+    assert train() == 130
+    assert "--resume_from_checkpoint latest" in capsys.readouterr().err

@@ -111,21 +111,22 @@ def cannot_be_imported(name: str, error: BaseException) -> AdapterError:
 def adapter_of(module: ModuleType) -> Adapter:
     """The ADAPTER of a module, with a name that --datasets can hold."""
     adapter = getattr(module, "ADAPTER", None)
+    where = module.__file__ or module.__name__
     if not isinstance(adapter, Adapter):
         raise AdapterError(
-            f"the adapter {module.__name__} defines no ADAPTER.\n"
+            f"the adapter {where} defines no ADAPTER.\n"
             "  Every adapter ends in ADAPTER = Adapter(...); CONTRIBUTING.md shows one."
         )
     if set(adapter.name) & set("=:@ "):
         raise AdapterError(
-            f"the adapter {module.__name__}: its name '{adapter.name}' holds one of = : @ or a space, which separate "
+            f"the adapter {where}: its name '{adapter.name}' holds one of = : @ or a space, which separate "
             "the parts of --datasets ADAPTER[=SOURCE][:SPLIT][@FRACTION].\n  Rename it."
         )
     try:
         inspect.signature(adapter.convert).bind({}, AdapterOptions())
     except TypeError as error:  # every row would be counted as malformed
         raise AdapterError(
-            f"the adapter {module.__name__}: convert cannot be called with a row and its options: {error}.\n"
+            f"the adapter {where}: convert cannot be called with a row and its options: {error}.\n"
             "  Expected def convert(row: Row, options: AdapterOptions)."
         ) from error
     return adapter

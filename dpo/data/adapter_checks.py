@@ -121,5 +121,8 @@ def comparable(candidate: Preference | Drop) -> Preference | str:
 
 
 def shown(candidates: Sequence[Preference | Drop]) -> str:
-    words = [f"Drop({c.reason!r})" if isinstance(c, Drop) else repr(c) for c in candidates]
+    words = [
+        f"Drop({', '.join(repr(text) for text in (c.reason, c.detail) if text)})" if isinstance(c, Drop) else repr(c)
+        for c in candidates
+    ]
     return "\n    ".join(words) or "nothing"

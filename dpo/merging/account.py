@@ -59,7 +59,7 @@ class Merge:
         replaced = f", {self.num_replaced} weights taken from it whole" if self.num_replaced else ""
         shards = "1 shard" if self.num_shards == 1 else f"{self.num_shards} shards"
         lines = [
-            f"{self.num_layers} layers merged{replaced}: {self.adapter} into {self.base}",
+            f"{self.num_layers} layers merged{replaced}: {self.adapter} with the weights of {self.base}",
             f"{shards} of {self.dtype}, {self.size_gib:.2f} GiB",
         ]
         if self.whole_base_because:

@@ -46,13 +46,15 @@ def derive_batches(
         parts += [f"--per_device_train_batch_size {per_device}"] if per_device else []
         parts += [f"--gradient_accumulation_steps {accumulation}"] if accumulation else []
         if per_device and accumulation:
-            ways_out = f"these make {given}"
+            ways_out, those = f"these make {given}", "it"
         else:
             below, above = wanted // given * given, (wanted // given + 1) * given
-            ways_out = f"the nearest sizes that do are {below} and {above}" if below else f"the nearest is {above}"
+            ways_out, those = f"the nearest is {above}", "it"
+            if below:
+                ways_out, those = f"the nearest sizes that do are {below} and {above}", "one of them"
         raise ConfigError(
             f"global batch size {wanted} does not divide into {' x '.join(parts)}: {ways_out}.\n"
-            "  Pass one of them as --global_batch_size, or change the other numbers."
+            f"  Pass {those} as --global_batch_size, or change the other numbers."
         )
     share = wanted // given
     if per_device is None:

@@ -100,4 +100,7 @@ def load_chat_tokenizer(located: LocatedModel, *, trust_remote_code: bool = Fals
             located.tokenizer, revision=located.tokenizer_revision, trust_remote_code=trust_remote_code
         )
     except (ImportError, OSError, ValueError) as error:
-        raise TokenizerError(f"model {located.tokenizer}: transformers cannot load the tokenizer: {error}") from error
+        missing = "" if Path(located.tokenizer).exists() else "there is no such folder, and "
+        raise TokenizerError(
+            f"model {located.tokenizer}: {missing}transformers cannot load the tokenizer: {error}"
+        ) from error

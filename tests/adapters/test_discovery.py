@@ -50,13 +50,13 @@ def test_two_adapters_of_one_name_are_refused_with_both_files(folder: Path) -> N
 def test_a_file_without_an_adapter_is_refused(folder: Path, text: str) -> None:
     name = f"zz_empty_{len(text)}"
     (folder / f"{name}.py").write_text(text)
-    with pytest.raises(AdapterError, match=f"{name} defines no ADAPTER"):
+    with pytest.raises(AdapterError, match=rf"{name}\.py defines no ADAPTER"):
         find_adapters()
 
 
 def test_a_name_that_reads_as_a_source_or_a_fraction_is_refused(folder: Path) -> None:
     (folder / "zz_name.py").write_text(ADAPTER.format(name="votes@2"))
-    with pytest.raises(AdapterError, match=r"zz_name: its name 'votes@2' holds"):
+    with pytest.raises(AdapterError, match=r"zz_name\.py: its name 'votes@2' holds"):
         find_adapters()
 
 

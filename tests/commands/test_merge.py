@@ -26,7 +26,7 @@ def test_it_tells_what_was_merged_and_keeps_the_account(run, tmp_path: Path, cap
     code, output = run()
     assert code == 0
     shown = capsys.readouterr().out
-    assert f"14 layers merged: {tmp_path / 'adapter'} into {tmp_path / 'base'}" in shown  # 2 x (4 + 3)
+    assert f"14 layers merged: {tmp_path / 'adapter'} with the weights of {tmp_path / 'base'}" in shown  # 2 x (4 + 3)
     assert "1 shard of float32" in shown
     assert "at most 1.0e-04 is allowed" in shown
     assert "GiB with the check" in shown

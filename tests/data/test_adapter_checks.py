@@ -51,7 +51,7 @@ def test_an_adapter_of_instruction_rows_is_checked_as_such(adapter_file: Path) -
         (broken('hub_id="org/my-votes"', 'hub_id="my-votes"'), "expected org/name"),
         (
             broken('Drop("outvoted")]', 'Drop("tie")]'),
-            r"example 1 gives\n    Drop\('outvoted'\)\n  and says\n    Drop\('tie",
+            r"example 1 gives\n    Drop\('outvoted', '1 votes against 2'\)\n  and says\n    Drop\('tie",
         ),
         (broken('row["votes"]\n', 'row["votes"]\n    row["votes"] = None\n'), "convert changed the row"),
         (broken("    yield Preference(", "    return Preference("), "example 0: [^-]*yield"),
