@@ -23,9 +23,8 @@ def main() -> int:
         print(f"error: {error}" if rank == "0" else f"error on rank {rank}: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
-        print(
-            "interrupted; --resume_from_checkpoint latest goes on from the last checkpoint", file=sys.stderr, flush=True
-        )
+        if os.environ.get("RANK", "0") == "0":
+            print("interrupted; --resume_from_checkpoint latest goes on from a checkpoint", file=sys.stderr, flush=True)
         return 128 + signal.SIGINT
     return 0
 

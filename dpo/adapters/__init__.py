@@ -124,7 +124,7 @@ def adapter_of(module: ModuleType) -> Adapter:
         )
     try:
         inspect.signature(adapter.convert).bind({}, AdapterOptions())
-    except TypeError as error:  # every row would be counted as malformed
+    except (TypeError, ValueError) as error:  # every row would be counted as malformed
         raise AdapterError(
             f"the adapter {where}: convert cannot be called with a row and its options: {error}.\n"
             "  Expected def convert(row: Row, options: AdapterOptions)."

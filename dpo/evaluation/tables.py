@@ -26,8 +26,8 @@ def as_markdown(results: Results) -> str:
         lines.append([row, counts(measures), *("" if found is None else cell(found) for found in cells)])
     table = [markdown_lines(lines)]
     if differences:
-        table.append("A difference has a standard error of its own, over what both models answered.")
-    if any(not cell.is_paired for found in differences.values() for cell in found.values()):
+        table.append("A difference has the standard error of the differences item by item, except where marked *.")
+    if any(not found.is_paired for rows in differences.values() for found in rows.values()):
         table.append("* The models' errors as if they had answered different items.")
     return "\n\n".join(table)
 
@@ -59,16 +59,17 @@ def as_json(results: Results) -> dict[str, Any]:
 
 
 def differences_of(results: Results) -> dict[str, dict[str, Difference]]:
-    """Each later model less the first, in each row that both have."""
-    first, *others = results
-    return {
+    """Each later model less the first, in each row that both have; none without such a row."""
+    models = list(results)
+    found = {
         model: {
-            row: difference(results[first][row], measure)
+            row: difference(results[models[0]][row], measure)
             for row, measure in results[model].items()
-            if row in results[first]
+            if row in results[models[0]]
         }
-        for model in others
+        for model in models[1:]
     }
+    return {model: rows for model, rows in found.items() if rows}
 
 
 def rows_of(results: Results) -> list[str]:

@@ -195,7 +195,8 @@ class AdapterAsLoaded(TrainerCallback):
 class NoteStage(TrainerCallback):
     """Writes the stage of a run into trainer_state.json of its checkpoints, where find_checkpoint reads it.
 
-    No ExportableState, which could not save after going on from a checkpoint that says no stage.
+    No ExportableState: where a run goes on from a checkpoint that has none, transformers' _save_checkpoint ends in a
+    KeyError.
     """
 
     def __init__(self, stage: str) -> None:

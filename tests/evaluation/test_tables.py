@@ -31,7 +31,7 @@ def test_two_models_have_their_difference_and_say_where_it_is_not_paired() -> No
         "| perplexity | 1,200 | 9.0000 ± 0.3000 | 8.6000 ± 0.3000 | -0.4000 ± 0.4243 * |\n"
         "| pairs      | 1,200 |                 | 1.0000 ± 0.3000 |                    |\n"
         "\n"
-        "A difference has a standard error of its own, over what both models answered.\n"
+        "A difference has the standard error of the differences item by item, except where marked *.\n"
         "\n"
         "* The models' errors as if they had answered different items."
     )
@@ -55,6 +55,12 @@ def test_the_json_has_the_same_numbers_unrounded() -> None:
     assert content["differences"]["tuned"].keys() == {"facts", "perplexity"}
     assert content["differences"]["tuned"]["facts"] == {"value": 0.5, "stderr": 0.5, "is_paired": True}
     assert "differences" not in as_json({"base": RESULTS["base"]})
+
+
+def test_models_without_a_row_in_common_have_no_difference() -> None:
+    results = {"base": {"facts": accuracy({"a": True})}, "other": {"pairs": accuracy({"a": True})}}
+    assert "other - base" not in as_markdown(results) and "difference" not in as_markdown(results)
+    assert "differences" not in as_json(results)
 
 
 def test_each_later_model_is_taken_against_the_first() -> None:

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model_state_dict
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from dpo.errors import ConfigError
 from dpo.models import locate
 from dpo.training.config import TrainingConfig
+from dpo.training.loading import compute_4_bits_alike
 from dpo.training.lora import base_model, describe_adapter, lora_config
 from dpo.training.model import load_model
 from dpo.training.packed_trainer import PackedTrainer, Reference
@@ -307,6 +309,14 @@ def test_an_adapter_that_goes_on_keeps_its_dropout_and_its_reference_has_none(be
         if isinstance(module, torch.nn.Dropout) and ".lora_dropout." in name:
             probabilities[name.rpartition(".")[2]].add(module.p)
     assert probabilities == {"default": {0.3}, "ref": {0}}
+
+
+def test_layers_of_4_bits_are_not_repacked_for_evaluation():
+    layer = bitsandbytes.nn.Linear4bit(16, 16)
+    assert hasattr(layer, "support_avx512bf16_for_cpu"), "bitsandbytes calls it so"
+    layer.support_avx512bf16_for_cpu = True
+    compute_4_bits_alike(torch.nn.Sequential(layer))
+    assert not layer.support_avx512bf16_for_cpu
 
 
 @pytest.mark.parametrize("cached", [False, True])
