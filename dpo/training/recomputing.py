@@ -2,7 +2,7 @@
 
 They are a third of what a layer keeps for backward, more where a norm computes in float32 beside bfloat16 weights,
 and a few passes over memory to compute. No matrix product is computed twice, as gradient checkpointing would.
-Autocast alone casts the weights of down_proj once more.
+Under autocast the weights of down_proj are cast once more.
 """
 
 __all__ = ["recompute_elementwise"]
