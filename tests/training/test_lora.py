@@ -5,16 +5,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-import bitsandbytes
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model_state_dict
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from dpo.errors import ConfigError
 from dpo.models import locate
 from dpo.training.config import TrainingConfig
-from dpo.training.loading import compute_4_bits_alike
 from dpo.training.lora import base_model, describe_adapter, lora_config
 from dpo.training.model import load_model
 from dpo.training.packed_trainer import PackedTrainer, Reference
@@ -311,20 +310,16 @@ def test_an_adapter_that_goes_on_keeps_its_dropout_and_its_reference_has_none(be
     assert probabilities == {"default": {0.3}, "ref": {0}}
 
 
-def test_layers_of_4_bits_are_not_repacked_for_evaluation():
-    layer = bitsandbytes.nn.Linear4bit(16, 16)
-    assert hasattr(layer, "support_avx512bf16_for_cpu"), "bitsandbytes calls it so"
-    layer.support_avx512bf16_for_cpu = True
-    compute_4_bits_alike(torch.nn.Sequential(layer))
-    assert not layer.support_avx512bf16_for_cpu
-
-
 @pytest.mark.parametrize("cached", [False, True])
-def test_an_adapter_trains_on_a_model_of_4_bits(cached, bench, tmp_path):
+def test_an_adapter_trains_on_a_model_of_4_bits(cached, bench, tmp_path, monkeypatch):
+    # Every CPU as one with bfloat16 products, for which bitsandbytes would repack the layers.
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
     config = config_for(bench.tiny_model, tmp_path / "out", lora_rank=4, load_in_4bit=True)
     tokenizer = AutoTokenizer.from_pretrained(bench.tiny_model)
     model = load_model(located(bench.tiny_model), config, tokenizer, ())
     assert model.is_loaded_in_4bit
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    assert layers and not any(layer.support_avx512bf16_for_cpu for layer in layers)
     reference = Reference(load=None, cache=bench.cache()) if cached else None
     flags = {} if cached else {"reference_cache": "none"}
     trainer = bench.trainer(model=model, reference=reference, load_in_4bit=True, **flags)
