@@ -139,11 +139,11 @@ def read_yaml(file: Path) -> dict[Any, Any]:
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), UniqueKeys)
     except OSError as error:
-        raise ConfigError(f"--config {file}: cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {file}: not valid YAML: {error}") from error
+        raise ConfigError(f"{file}: not valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"--config {file}: expected 'name: value' lines, found {type(content).__name__}")
+        raise ConfigError(f"{file}: expected 'name: value' lines, found {type(content).__name__}")
     return content
 
 

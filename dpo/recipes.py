@@ -123,7 +123,7 @@ class Recipe:
 
     def where(self, stage: Stage) -> str:
         """What an error about a stage begins with."""
-        return f"--config {self.file}" if self.is_one_run else f"--config {self.file}, stage '{stage.name}'"
+        return str(self.file) if self.is_one_run else f"{self.file}, stage '{stage.name}'"
 
     @contextmanager
     def naming(self, stage: Stage) -> Iterator[None]:
@@ -156,24 +156,24 @@ def recipe_of(file: Path, content: Mapping[Any, Any]) -> Recipe:
         kind = str(content.get("stage") or "dpo")
         if kind not in TRAINING:
             raise ConfigError(
-                f"--config {file}: {unknown_name('stage', kind, TRAINING)}\n"
+                f"{file}: {unknown_name('stage', kind, TRAINING)}\n"
                 "  A file without 'stages' is one run of main.py; what commands do stands in a list of stages."
             )
-        refuse_no_path(f"--config {file}", kind, content)
+        refuse_no_path(str(file), kind, content)
         return Recipe(file=file, stages=(Stage(name=kind, kind=kind, flags=content),), is_one_run=True)
     common = {name: value for name, value in content.items() if name != STAGES}
-    refuse_stage_flag(f"--config {file}", common)
+    refuse_stage_flag(str(file), common)
     entries = content[STAGES]
     if not isinstance(entries, list) or not entries:
         raise ConfigError(
-            f"--config {file}: stages: expected a list of stages, found {type(entries).__name__}.\n"
+            f"{file}: stages: expected a list of stages, found {type(entries).__name__}.\n"
             "  Write one a line: - dpo: {output_dir: ...}"
         )
-    stages = tuple(stage_of(f"--config {file}", entry, common) for entry in entries)
+    stages = tuple(stage_of(str(file), entry, common) for entry in entries)
     names = [stage.name for stage in stages]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(
-            f"--config {file}: two stages are called '{repeated}'.\n"
+            f"{file}: two stages are called '{repeated}'.\n"
             "  Tell them apart with a name among their flags, such as name: merge_sft"
         )
     return Recipe(file=file, stages=stages)
@@ -223,12 +223,13 @@ def with_config(argv: Sequence[str], known: Collection[str], *, shown: Collectio
     options, others = first_look(argv)
     if options.config is None:
         return list(argv)
-    content, where = read_yaml(options.config), f"--config {options.config}"
+    file = options.config
+    content = read_yaml(file)
     if content.get("dry_run"):
-        raise ConfigError(f"{where}: dry_run is asked for by hand: main.py {where} --dry_run")
-    recipe = recipe_of(options.config, content)
+        raise ConfigError(f"{file}: dry_run is asked for by hand: main.py --config {file} --dry_run")
+    recipe = recipe_of(file, content)
     if recipe.is_one_run:
-        return [*flags_to_argv(content, known, where=where, shown=shown), *argv]
+        return [*flags_to_argv(content, known, where=str(file), shown=shown), *argv]
     stage = chosen_stage(recipe, options.stage)
     flags = flags_to_argv(stage.flags, known, where=recipe.where(stage), shown=shown)
     return [f"--stage={stage.kind}", *flags, *others]
@@ -250,7 +251,7 @@ def chosen_stage(recipe: Recipe, name: str | None) -> Stage:
     if name is None:
         names = ", ".join(stage.name for stage in training)
         listed = f"holds the stages {names}: name one with --stage" if names else "holds no stage that main.py runs"
-        raise ConfigError(f"--config {recipe.file} {listed}.\n  All in order: python -m dpo recipe {recipe.file}")
+        raise ConfigError(f"{recipe.file} {listed}.\n  All in order: python -m dpo recipe {recipe.file}")
     stage = recipe.stage(name)
     if not stage.trains:
         raise ConfigError(

@@ -39,7 +39,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def yaml_to_argv(file: Path, known: list[str]) -> list[str]:
-    return flags_to_argv(read_yaml(file), known, where=f"--config {file}")
+    return flags_to_argv(read_yaml(file), known, where=str(file))
 
 
 def from_yaml(parser: FlagParser, tmp_path: Path, text: str, *argv: str) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def test_an_unknown_key_lists_what_there_is(tmp_path: Path) -> None:
     file = write(tmp_path, "cuont: 3")
     with pytest.raises(ConfigError) as caught:
         yaml_to_argv(file, ["rate", "count"])
-    assert str(caught.value) == (f"--config {file}: unknown key 'cuont'. Did you mean count?\n  there is: count, rate")
+    assert str(caught.value) == (f"{file}: unknown key 'cuont'. Did you mean count?\n  there is: count, rate")
 
 
 def test_a_key_that_is_not_text_is_unknown_rather_than_a_crash(tmp_path: Path) -> None:

@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
 
     config = data_config(options)
     check_folder("output", options.output.parent)
-    if options.output.is_dir():
-        raise ConfigError(f"--output {options.output} is a folder; expected a file, such as report.html.")
+    if options.output.is_dir() or options.output.suffix != ".html":
+        raise ConfigError(f"--output {options.output}: expected a file that ends in .html")
     tokenizer = tokenizer_of(options)
     measures = reasons_of(find_adapters(tuple(map(Path, config.adapter))).values())
     if config.prepared is not None:

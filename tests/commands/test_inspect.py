@@ -57,6 +57,13 @@ def test_a_mistake_gives_exit_code_2(inspect, flags: tuple[str, ...], capsys) ->
     assert capsys.readouterr().err.startswith("error: ")
 
 
+@pytest.mark.parametrize("output", ["page", "page.txt", "folder.html"])
+def test_a_page_that_no_browser_opens_is_refused(inspect, tmp_path: Path, output: str, capsys) -> None:
+    (tmp_path / "folder.html").mkdir()
+    assert inspect("--datasets", ORCA, "--output", str(tmp_path / output))[0] == 2
+    assert capsys.readouterr().err == f"error: --output {tmp_path / output}: expected a file that ends in .html\n"
+
+
 def test_answers_are_shown_without_what_compares_two(inspect, chatml_folder: Path, tmp_path: Path, capsys) -> None:
     flags = ["--datasets", ORCA, "--stage", "sft"]
     code, page = inspect(*flags, "--fail-on", "refusal>0", "special_token_in_text>0")

@@ -134,7 +134,7 @@ def test_every_flag_is_checked_before_the_first_stage_runs(tmp_path: Path, capfd
     file.write_text(RECIPE.replace("beta: 0.2", "btea: 0.2"))
     assert main(["recipe", str(file)]) == 2
     said = capfd.readouterr()
-    assert f"--config {file}, stage 'again': unknown key 'btea'. Did you mean beta" in said.err
+    assert f"{file}, stage 'again': unknown key 'btea'. Did you mean beta" in said.err
     assert said.out == ""
 
 
@@ -205,7 +205,7 @@ def test_what_is_wrong_with_a_later_stage_shows_before_the_first_one_starts(
     Path("recipe.yaml").write_text(f"{first}  - {stage}\n")
     assert main(["recipe", "recipe.yaml", *more]) == 2
     said = capfd.readouterr()
-    assert f"error: --config recipe.yaml, stage '{stage.partition(':')[0]}': " in said.err and message in said.err
+    assert f"error: recipe.yaml, stage '{stage.partition(':')[0]}': " in said.err and message in said.err
     assert said.out == "", "no stage is started or told"
 
 
