@@ -220,6 +220,9 @@ class TrainingConfig(DPOConfig):
     # No flag of the trainer's: the length filter has removed what is too long, and TRL's collator must not truncate.
     max_length: int | None = field(init=False, default=None)
 
+    # Nor this one: a loss of NaN ends the run, and is not logged as the mean of those before it.
+    logging_nan_inf_filter: bool = field(init=False, default=False)
+
     attention: str | None = field(init=False, default=None)
     """What models are loaded with; None leaves it to transformers."""
 

@@ -283,6 +283,12 @@ class PackedTrainer(PreferenceTrainer):
             packed = self.policy.logps(model, pack_pairs([pair], [row]).to(self.pack_device))
             plain = self.policy.plain_logps(model, pair)
         model.train(was_training)
+        if not plain.isfinite().all():
+            raise ModelError(
+                f"the model's own forward gives a pair the log-probabilities {plain.tolist()}.\n  Its weights hold no "
+                f"numbers, or overflow in {self.computing_dtype}: start from another model or checkpoint, or pass "
+                "--bf16 true in place of --fp16."
+            )
         tolerance = TOLERANCE[self.computing_dtype]
         if not torch.allclose(packed, plain, rtol=tolerance, atol=tolerance):
             raise ModelError(

@@ -1,6 +1,6 @@
-"""--resume_from_checkpoint: which checkpoint, and whether this run can go on from it."""
+"""--resume_from_checkpoint: which checkpoint, and whether it is one of this run's model."""
 
-__all__ = ["check_checkpoint", "find_checkpoint"]
+__all__ = ["check_checkpoint", "find_checkpoint", "read_object"]
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def find_checkpoint(config: "TrainingConfig") -> None:
-    """Put in place of 'latest' the checkpoint that it means, and refuse what is none, or one of another stage.
+    """Put in place of 'latest' the checkpoint that it means, and refuse what is none.
 
     Raises:
         ConfigError: saying what is expected.
@@ -37,13 +37,6 @@ def find_checkpoint(config: "TrainingConfig") -> None:
     elif not (Path(wanted) / "trainer_state.json").exists() or (Path(wanted) / RESULTS).exists():
         raise ConfigError(
             f"--resume_from_checkpoint {wanted} is no checkpoint.\n  Expected a checkpoint-* folder of an output_dir."
-        )
-    state = read_object(str(config.resume_from_checkpoint), "trainer_state.json")
-    stage = state.get("stateful_callbacks", {}).get("NoteStage", {}).get("args", {}).get("stage", config.stage)
-    if stage != config.stage:
-        raise ConfigError(
-            f"--resume_from_checkpoint {config.resume_from_checkpoint} is a checkpoint of --stage {stage}, and this "
-            f"run is one of --stage {config.stage}.\n  To start from its weights, pass it as --model_name_or_path."
         )
 
 

@@ -26,6 +26,7 @@ from dpo.training.dry_run import dry_run
 from dpo.training.flags import parse_flags, resolved_flags
 from dpo.training.lora import check_added_tokens
 from dpo.training.model import load_model, load_tokenizer_for, stop_at
+from dpo.training.same_run import NoteFacts, check_same_run, check_steps_left, facts_of
 from dpo.training.sampling import SampleAnswers
 from dpo.training.summary import REPORTS, describe, evaluations, summarize
 from dpo.training.trainer import RunTrainer
@@ -53,6 +54,9 @@ def run(argv: list[str]) -> None:
 
 def train(data: DataConfig, config: TrainingConfig) -> None:
     located, prepared = config.located, local_main_first(lambda: prepare_rows(data, config))
+    facts = facts_of(config, prepared.train)
+    check_same_run(config, facts)
+    check_steps_left(config, prepared.train)
     say(f"\n{prepared.report.table()}\n\n{describe(config)}\n")
 
     tokenizer = load_tokenizer_for(located, config, prepared)
@@ -71,6 +75,7 @@ def train(data: DataConfig, config: TrainingConfig) -> None:
     )
     if config.sample_prompts:
         trainer.add_callback(samples)
+    trainer.add_callback(NoteFacts(facts))
     start_output(config, prepared)
     result = train_or_explain(trainer, config)
     evaluate_at_end(trainer)

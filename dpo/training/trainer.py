@@ -2,6 +2,7 @@
 
 __all__ = ["EpochOrder", "PreferenceTrainer", "RunTrainer"]
 
+import math
 import os
 import resource
 import shutil
@@ -15,9 +16,10 @@ from accelerate import DistributedType
 from peft import PeftModel
 from torch import nn
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from trl import DPOTrainer
 
+from dpo.errors import ModelError
 from dpo.training.distributed import is_fsdp, shard_between_cpus
 from dpo.training.lora import complete_reference_adapter
 from dpo.training.planning import epoch_order
@@ -28,7 +30,8 @@ class RunTrainer(Trainer):
 
     Overridden: `_get_train_sampler`, so that both engines take the same rows in the same step; `_get_learning_rate`,
     since a scheduler that DeepSpeed steps is one step ahead when the log asks; `create_accelerator_and_postprocess`,
-    which would leave FSDP off between CPU ranks; `_save` and `create_model_card`, for what is left on disk.
+    which would leave FSDP off between CPU ranks; `_run_epoch`, which takes a step too many behind a checkpoint of the
+    last one; `log`, which would go on with a loss of NaN; `_save` and `create_model_card`, for what is left on disk.
 
     Args:
         model: The model, or one with an adapter that goes on.
@@ -50,7 +53,6 @@ class RunTrainer(Trainer):
         self.add_callback(FollowEpochs(self.order))
         self.rate_of_step: float | None = None
         self.add_callback(NoteRate(self))
-        self.add_callback(NoteStage(getattr(self.args, "stage", "sft")))  # TRL's SFTConfig has no such field
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -63,12 +65,22 @@ class RunTrainer(Trainer):
             return self.order
         return super()._get_train_sampler(train_dataset)
 
+    def _run_epoch(self, **options: Any) -> None:
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(**options)
+
     def scheduled_rate(self) -> float:
         """What the scheduler says now."""
         return float(super()._get_learning_rate())
 
     def _get_learning_rate(self) -> float:
         return self.scheduled_rate() if self.rate_of_step is None else self.rate_of_step
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        loss = logs.get("loss", logs.get("train_loss", 0.0))
+        if not math.isfinite(loss):
+            raise ModelError(explain_loss(loss, self.state))
+        super().log(logs, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
@@ -106,6 +118,19 @@ class RunTrainer(Trainer):
             peak = torch.accelerator.max_memory_allocated()
         peaks = self.accelerator.gather(torch.tensor([peak / 2**30], device=self.args.device))
         return round(float(peaks.max()), 3)
+
+
+def explain_loss(loss: float, state: TrainerState) -> str:
+    """What is known of a loss that is no number."""
+    before, since = "", 0
+    if logged := [entry for entry in state.log_history if "loss" in entry]:
+        last, since = logged[-1], logged[-1]["step"]
+        before = f" At step {since} it was {last['loss']:.4g}, the gradient norm {last.get('grad_norm', math.nan):.4g}."
+    return (
+        f"the loss is {loss} at step {state.global_step}, and the weights are lost.{before}\n"
+        "  Often a learning rate that is too high, or float16; bfloat16 has the range of float32.\n"
+        f"  Checkpoints up to step {since} are sound: go on from one with --resume_from_checkpoint, at a lower rate."
+    )
 
 
 class PreferenceTrainer(RunTrainer, DPOTrainer):
@@ -190,20 +215,6 @@ class AdapterAsLoaded(TrainerCallback):
             keep_adapter_in_float32(model, self.loaded)
         self.loaded = {}
         complete_reference_adapter(model)
-
-
-class NoteStage(TrainerCallback):
-    """Writes the stage of a run into trainer_state.json of its checkpoints, where find_checkpoint reads it.
-
-    No ExportableState: where a run goes on from a checkpoint that has none, transformers' _save_checkpoint ends in a
-    KeyError.
-    """
-
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        state.stateful_callbacks["NoteStage"] = {"args": {"stage": self.stage}, "attributes": {}}
 
 
 class NoteRate(TrainerCallback):

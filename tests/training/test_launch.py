@@ -13,9 +13,6 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, FalconConfig, FalconForCausalLM
 
 from dpo.cli import main as cli
-from dpo.errors import ConfigError
-from dpo.training.config import TrainingConfig
-from dpo.training.flags import parse_flags
 
 from .conftest import ROOT, Launch
 
@@ -304,6 +301,15 @@ def test_a_run_resumed_from_its_checkpoint_ends_like_one_that_was_not_interrupte
     )
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert train_losses(tmp_path / "again") == pytest.approx(expected, abs=1e-5)
-    answers = ["--stage", "sft", "--output_dir", str(tmp_path / "answers"), "--resume_from_checkpoint", str(checkpoint)]
-    with pytest.raises(ConfigError, match="is a checkpoint of --stage dpo, and this run is one of --stage sft"):
-        TrainingConfig(**parse_flags([*flags, *answers])[1])
+    before = (tmp_path / "out" / "model.safetensors").read_bytes()
+    for changed, said in (
+        (["--stage", "sft"], "--stage: dpo when it was made, sft in this run"),
+        (["--validation_split", "0.5"], "rows: 18 of hash"),
+        (["--deepspeed", str(ROOT / "ds_configs/zero2.json")], "sharding: none when it was made, ZeRO-1 or 2 on 1"),
+        (["--max_steps", "2"], "is at step 2, and this run ends at step 2: nothing is left to train"),
+    ):
+        again = ["--overwrite_output_dir", "--resume_from_checkpoint", str(checkpoint)]
+        refused = launch(["python"], *flags, *changed, *again)
+        assert refused.returncode == 2, refused.stderr[-3000:]
+        assert said in refused.stderr and "Traceback" not in refused.stderr
+        assert (tmp_path / "out" / "model.safetensors").read_bytes() == before, "what is there stays there"

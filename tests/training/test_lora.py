@@ -280,8 +280,6 @@ def test_an_adapter_resumed_from_its_checkpoint_ends_like_one_that_was_not_inter
 
     whole, resumed = trainer("whole"), trainer("resumed")
     losses = bench.losses(whole)
-    state = json.loads((bench.tmp_path / "whole" / "checkpoint-2" / "trainer_state.json").read_text())
-    assert state["stateful_callbacks"]["NoteStage"]["args"] == {"stage": "dpo"}, "by which another stage is refused"
     resumed.train(resume_from_checkpoint=str(bench.tmp_path / "whole" / "checkpoint-2"))
     assert [e["loss"] for e in resumed.state.log_history if "loss" in e] == pytest.approx(losses, rel=1e-5)
     expected = get_peft_model_state_dict(whole.model)

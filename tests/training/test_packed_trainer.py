@@ -9,6 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -16,6 +17,7 @@ from transformers import (
     FalconForCausalLM,
     Lfm2Config,
     Lfm2ForCausalLM,
+    TrainerCallback,
 )
 
 from dpo.errors import ConfigError, ModelError
@@ -415,6 +417,42 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_goes_on_with_the_pairs_that_are_
     assert logged(resumed, "loss") == pytest.approx(logged(whole, "loss"), abs=1e-6)
     state = json.loads((bench.tmp_path / "again" / "checkpoint-8" / "trainer_state.json").read_text())
     assert state["global_step"] == 8
+
+
+def test_a_checkpoint_of_the_last_step_takes_no_further_one(bench):
+    """Without the override transformers takes one where --max_steps ends within an epoch."""
+    flags = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    bench.trainer(numbered(24), **flags).train()
+    checkpoint = bench.tmp_path / "out" / "checkpoint-2"
+    resumed = bench.trainer(numbered(24), **flags | {"output_dir": str(bench.tmp_path / "again")})
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert resumed.state.global_step == 2
+    for name, weight in load_file(checkpoint / "model.safetensors").items():
+        torch.testing.assert_close(resumed.model.get_parameter(name).data, weight, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("flags", [{}, {"kind": PreferenceTrainer, "engine": "padded"}], ids=["packed", "padded"])
+def test_a_loss_of_nan_ends_the_run_before_its_weights_are_saved(flags, bench):
+    class Spoil(TrainerCallback):
+        def on_step_end(self, args, state, control, *, model, **kwargs):
+            if state.global_step == 2:
+                next(model.parameters()).data.fill_(torch.nan)
+
+    trainer = bench.trainer(numbered(24), **flags, max_steps=6, save_strategy="steps", save_steps=1)
+    trainer.add_callback(Spoil())
+    with pytest.raises(ModelError) as caught:
+        trainer.train()
+    said = str(caught.value)
+    assert said.startswith("the loss is nan at step 3, and the weights are lost. At step 2 it was 0.")
+    assert "Checkpoints up to step 2 are sound" in said
+    assert not (bench.tmp_path / "out" / "checkpoint-3").exists()
+
+
+def test_weights_of_nan_are_not_taken_for_a_model_that_packed_does_not_know(bench):
+    model = bench.load()
+    next(model.parameters()).data.fill_(torch.nan)
+    with pytest.raises(ModelError, match=r"own forward gives a pair .*nan.*\n  Its weights hold no numbers"):
+        bench.trainer(numbered(8), model=model).train()
 
 
 def test_pairs_weigh_by_their_scores(bench):
