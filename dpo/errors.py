@@ -72,7 +72,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, shown: Iterable[
         shown: Those to list, where all would be too many to read. Default: all.
     """
     known = sorted(known)
-    near = get_close_matches(name.lower(), known, n=3, cutoff=0.75)
+    near = get_close_matches(name.lower(), known, n=3, cutoff=0.75 if len(name) > 3 else 0.6)
     guess = f" Did you mean {' or '.join(near)}?" if near else ""
     listed = known if shown is None else sorted(set(shown))
     others = f", and {len(known) - len(listed)} more" if len(listed) < len(known) else ""

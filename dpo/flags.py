@@ -24,6 +24,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from dpo.errors import ConfigError, unknown_name
+from dpo.folders import similar_path
 
 Fields = TypeVar("Fields", bound=BaseModel)
 
@@ -139,7 +140,7 @@ def read_yaml(file: Path) -> dict[Any, Any]:
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), UniqueKeys)
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}.{similar_path(file)}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not valid YAML: {error}") from error
     if not isinstance(content, dict):

@@ -1,11 +1,12 @@
 """Files and folders that a user names."""
 
-__all__ = ["RESULTS", "check_folder", "files_fingerprint", "find_output"]
+__all__ = ["RESULTS", "check_folder", "files_fingerprint", "find_output", "similar_path"]
 
 import hashlib
 import os
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 from dpo.errors import ConfigError
@@ -53,6 +54,17 @@ def find_output(text: str, outputs: Iterable[str], *, in_folder: bool = False) -
         if any(place.is_relative_to(made) or (in_folder and made.is_relative_to(place)) for place in places):
             return output
     return None
+
+
+def similar_path(path: str | Path) -> str:
+    """What to add to an error about a path that leads nowhere: what in its folder is called like it, if anything is."""
+    path = Path(path)
+    try:
+        names = [file.name for file in path.parent.iterdir()]
+    except OSError:
+        names = []
+    near = get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return f" Did you mean {path.parent / near[0]}?" if near else ""
 
 
 def place_of(path: str) -> Path:

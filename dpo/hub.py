@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo.errors import TokenizerError
-from dpo.folders import files_fingerprint
+from dpo.folders import files_fingerprint, similar_path
 
 WEIGHTS = ("*.safetensors", "*.bin")
 PATIENCE_S = 5
@@ -50,8 +50,13 @@ def check_model_name(model: str) -> None:
     Raises:
         TokenizerError: naming the path.
     """
+    if Path(model).is_file():
+        raise TokenizerError(f"model {model} is a file.\n  Expected the folder of a model, or its Hub id.")
     if not Path(model).is_dir() and not is_hub_id(model):
-        raise TokenizerError(f"model {model}: there is no such folder")
+        raise TokenizerError(
+            f"model {model}: there is no such folder.{similar_path(model)}\n"
+            "  Expected the folder of a model, or its Hub id, such as org/name."
+        )
 
 
 def is_hub_id(model: str) -> bool:
@@ -62,8 +67,8 @@ def is_hub_id(model: str) -> bool:
 def unreachable(model: str, revision: str | None, error: Exception) -> TokenizerError:
     at = f" at revision {revision}" if revision else ""
     return TokenizerError(
-        f"model {model}: there is no such folder, and the Hub gave no such model{at}: "
-        f"{type(error).__name__}: {error}\n"
+        f"model {model}: there is no such folder, and the Hub gave no such model{at}.{similar_path(model)}\n"
+        f"  {type(error).__name__}: {error}\n"
         "  Check the spelling and the network, or pass the path of a model folder."
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dpo.errors import ConfigError
-from dpo.folders import check_folder, find_output
+from dpo.folders import check_folder, find_output, similar_path
 
 NOBODY = 65534
 
@@ -85,3 +85,10 @@ def test_a_relative_folder_that_is_not_there_yet(tmp_path: Path, monkeypatch: py
 )
 def test_an_output_is_found_by_what_names_it_or_lies_in_it(text: str, in_folder: bool, found: str | None) -> None:
     assert find_output(text, ["out/sft", "out/rows.jsonl"], in_folder=in_folder) == found
+
+
+def test_what_is_called_alike_is_offered(tmp_path: Path) -> None:
+    for name in ("zero1.json", "zero2.json", "other.json"):
+        (tmp_path / name).touch()
+    assert similar_path(tmp_path / "zreo2.json") == f" Did you mean {tmp_path}/zero2.json?"
+    assert similar_path(str(tmp_path / "nothing")) == similar_path(tmp_path / "no" / "zero1.json") == ""

@@ -50,7 +50,9 @@ def get_adapter(name: str, files: tuple[Path, ...] = ()) -> Adapter:
     """
     adapters = find_adapters(files)
     if name not in adapters:
-        raise AdapterError(unknown_name("adapter", name, adapters))
+        raise AdapterError(
+            f"{unknown_name('adapter', name, adapters)}\n  One of your own is named with --adapter FILE.py."
+        )
     return adapters[name]
 
 

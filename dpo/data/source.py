@@ -19,7 +19,7 @@ from typing import Any
 from dpo.adapters import get_adapter
 from dpo.adapters.base import Adapter
 from dpo.errors import SourceError
-from dpo.folders import files_fingerprint, find_output
+from dpo.folders import files_fingerprint, find_output, similar_path
 
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 NUM_SCHEMA_ROWS = 100
@@ -113,7 +113,7 @@ def parse_source(spec: str, adapter_files: tuple[Path, ...] = ()) -> Source:
     if re.fullmatch(r"[\w-]+/[\w.-]+", hub_id) and not hub_id.endswith(FORMATS):
         return Source(spec=spec, adapter=adapter, hub_id=hub_id, split=split or adapter.split, fraction=fraction)
     raise SourceError(
-        f"{spec}: there is no file or folder '{location}'.\n"
+        f"{spec}: there is no file or folder '{location}'.{similar_path(location)}\n"
         f"  Expected a file or folder of {', '.join(FORMATS)}, or a Hub id such as {adapter.hub_id or 'org/name'}."
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from dpo.errors import ConfigError, unknown_name
+from dpo.folders import similar_path
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -57,9 +58,11 @@ def load_deepspeed_config(file: Path | str) -> dict[str, Any]:
         is_text = str(file).startswith("{")
         config = json.loads(str(file) if is_text else Path(file).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"--deepspeed {file}: cannot be read: {error.strerror}") from error
+        raise ConfigError(f"--deepspeed {file}: cannot be read: {error.strerror}.{similar_path(file)}") from error
     except ValueError as error:
-        raise ConfigError(f"--deepspeed {file}: not valid JSON: {error}") from error
+        raise ConfigError(
+            f"--deepspeed {file}: not valid JSON: {error}\n  It has no comments, and no comma behind the last entry."
+        ) from error
     if not isinstance(config, dict):
         raise ConfigError(f"--deepspeed {file}: expected a JSON object, found {type(config).__name__}")
     for name in config.keys() - {*TOP_LEVEL}:
@@ -90,6 +93,8 @@ def check_zero(file: Path | str, zero: dict[str, Any]) -> None:
     for name in zero:
         if name not in known:
             raise ConfigError(f"--deepspeed {file}: {unknown_name('key of zero_optimization', name, known)}")
+    if (stage := zero.get("stage", 0)) not in (0, 1, 2, 3):
+        raise ConfigError(f"--deepspeed {file}: zero_optimization.stage: expected 0, 1, 2 or 3, found {stage!r}")
     try:
         DeepSpeedZeroConfig(**{name: value for name, value in zero.items() if value != "auto"})
     except ValidationError as error:

@@ -14,7 +14,7 @@ from dpo.data.config import DataConfig
 from dpo.data.sample import NUM_ROWS, Sample, read_sample
 from dpo.data.tokenization import Tokenizer, load_tokenizer
 from dpo.errors import ModelError, TokenizerError
-from dpo.folders import RESULTS
+from dpo.folders import RESULTS, similar_path
 from dpo.hub import is_hub_id, reach_hub
 from dpo.recipes import Recipe, Stage, command_argv, first_look, main_argv, read_recipe
 from dpo.training.config import TrainingConfig
@@ -128,7 +128,8 @@ def tokenizer_and_size(config: Plan) -> tuple[Tokenizer | None, ModelSize | None
         if is_there:
             raise
         config.notes.append(
-            f"stand-in: {located.base} cannot be fetched: four characters count as a token, its size is not known"
+            f"stand-in: {located.base} cannot be fetched: four characters count as a token, its size is not known."
+            f"{similar_path(located.base)}"
         )
         return None, None
 

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from dpo.errors import ModelError, TokenizerError
+from dpo.folders import similar_path
 from dpo.models import ADAPTER_CONFIG, LocatedModel
 
 if TYPE_CHECKING:
@@ -100,7 +101,9 @@ def load_chat_tokenizer(located: LocatedModel, *, trust_remote_code: bool = Fals
             located.tokenizer, revision=located.tokenizer_revision, trust_remote_code=trust_remote_code
         )
     except (ImportError, OSError, ValueError) as error:
-        missing = "" if Path(located.tokenizer).exists() else "there is no such folder, and "
+        missing = (
+            "" if Path(located.tokenizer).exists() else f"there is no such folder.{similar_path(located.tokenizer)}\n  "
+        )
         raise TokenizerError(
-            f"model {located.tokenizer}: {missing}transformers cannot load the tokenizer: {error}"
+            f"model {located.tokenizer}: {missing}Transformers cannot load the tokenizer: {error}"
         ) from error

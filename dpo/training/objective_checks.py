@@ -75,7 +75,9 @@ def check_reference_cache(config: "TrainingConfig") -> None:
             check_folder("reference_cache", config.reference_folder)
     elif config.reference_cache not in NO_FOLDER:
         what = "answers" if config.stage == "sft" else " and ".join(config.loss_type)
-        raise ConfigError(f"--reference_cache {config.reference_cache}: {what} use no reference: leave it out.")
+        raise ConfigError(
+            f"--reference_cache {config.reference_cache}: no reference is read with {what}: leave it out."
+        )
 
 
 def check_loss(config: "TrainingConfig") -> None:

@@ -81,7 +81,18 @@ class TestLoading:
     def test_a_path_without_a_folder_is_told_without_asking_the_hub(self, model: str) -> None:
         with pytest.raises(TokenizerError) as caught:
             load_tokenizer(model)
-        assert str(caught.value) == f"model {model}: there is no such folder"
+        assert str(caught.value) == (
+            f"model {model}: there is no such folder.\n"
+            "  Expected the folder of a model, or its Hub id, such as org/name."
+        )
+
+    def test_a_misspelled_folder_is_told_what_is_there_and_a_file_that_it_is_one(self, tmp_path: Path) -> None:
+        (tmp_path / "smollm2").mkdir()
+        with pytest.raises(TokenizerError, match=rf"no such folder. Did you mean {tmp_path}/smollm2\?"):
+            load_tokenizer(f"{tmp_path}/smollm")
+        (tmp_path / "model.gguf").touch()
+        with pytest.raises(TokenizerError, match=r"model.gguf is a file.\n  Expected the folder of a model"):
+            load_tokenizer(f"{tmp_path}/model.gguf")
 
     @pytest.mark.parametrize("model", ["no-such-org/no-such-model", "no-such-model"])
     def test_a_model_that_cannot_be_reached_is_an_error_with_ways_out(self, model: str) -> None:

@@ -158,7 +158,7 @@ def test_the_launchers_local_rank_is_accepted():
         (["--stage", "sft", "--label_smoothing_factor", "0.1"], "it smooths over the vocabulary"),
         (["--loss", "simpo", "--simpo_gamma", "inf"], "expected a number"),
         (["--reference_free", "true", "--f_divergence_type", "forward_kl"], "leave out it or --reference_free"),
-        (["--loss", "simpo", "--reference_cache", "mine"], "use no reference: leave it out"),
+        (["--loss", "simpo", "--reference_cache", "mine"], "no reference is read with simpo: leave it out"),
         (
             ["--loss", "simpo", "--sync_ref_model", "true"],
             "packed alone, and this run is padded, since --sync_ref_model",
@@ -218,7 +218,7 @@ def test_the_launchers_local_rank_is_accepted():
         ),
         (
             ["--stage", "sft", "--engine", "padded", "--reference_cache", "mine"],
-            "answers use no reference: leave it out",
+            "no reference is read with answers: leave it out",
         ),
         (
             ["--sync_ref_model", "true", "--reference_cache", "mine"],

@@ -59,11 +59,24 @@ def test_more_accumulation_is_told_to_deepspeed(tmp_path):
 
 @pytest.mark.parametrize(
     ("zero", "named"),
-    [({"stge": 2}, "Did you mean stage"), ({"stage": 7}, r"zero_optimization\.stage"), ({"stage": "two"}, "stage")],
+    [
+        ({"stge": 2}, "Did you mean stage"),
+        ({"stage": 7}, r"zero_optimization\.stage: expected 0, 1, 2 or 3, found 7"),
+        ({"stage": "two"}, "stage"),
+    ],
 )
 def test_what_deepspeed_would_refuse_is_refused_before_the_model_is_loaded(zero, named, tmp_path):
     with pytest.raises(ConfigError, match=named):
         config_with({"zero_optimization": zero}, tmp_path)
+
+
+def test_a_file_that_is_no_json_and_one_that_is_not_there_are_told_what_to_look_for(tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text('{"zero_optimization": {"stage": 2},}')
+    with pytest.raises(ConfigError, match=r"line 1 column 36.*\n  It has no comments, and no comma behind the last"):
+        load_deepspeed_config(file)
+    with pytest.raises(ConfigError, match=rf"cannot be read: No such file or directory\. Did you mean {file}\?"):
+        load_deepspeed_config(tmp_path / "mien.json")
 
 
 @pytest.mark.parametrize(

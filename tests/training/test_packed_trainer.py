@@ -482,7 +482,7 @@ def test_weights_by_score_are_for_losses_that_keep_pairs_apart_and_for_packed(be
         ({"ld_alpha": 0.3}, "--ld_alpha is for pairs"),
         ({"label_smoothing": 0.1}, "--label_smoothing is for pairs"),
         ({"weight_by_score": True}, "--weight_by_score is for pairs"),
-        ({"reference_cache": "folder"}, "answers use no reference"),
+        ({"reference_cache": "folder"}, "no reference is read with answers"),
     ],
 )
 def test_what_belongs_to_pairs_is_refused_at_the_stage_sft(flags, message, bench):
