@@ -60,7 +60,7 @@ def similar_path(path: str | Path) -> str:
     """What to add to an error about a path that leads nowhere: what in its folder is called like it, if anything is."""
     path = Path(path)
     try:
-        names = [file.name for file in path.parent.iterdir()]
+        names = [] if path.exists() else [file.name for file in path.parent.iterdir()]
     except OSError:
         names = []
     near = get_close_matches(path.name, names, n=1, cutoff=0.75)

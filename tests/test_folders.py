@@ -92,3 +92,4 @@ def test_what_is_called_alike_is_offered(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert similar_path(tmp_path / "zreo2.json") == f" Did you mean {tmp_path}/zero2.json?"
     assert similar_path(str(tmp_path / "nothing")) == similar_path(tmp_path / "no" / "zero1.json") == ""
+    assert similar_path(tmp_path / "zero1.json") == "", "it is there"

@@ -20,7 +20,9 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "inspect", allow_abbrev=False, help="show what sources or a prepared folder are made of, and what is wrong"
     )
-    parser.add_argument("--output", type=Path, default=Path("report.html"), help="The page. Default: report.html.")
+    parser.add_argument(
+        "--output", type=Path, default=Path("report.html"), help="The page, a .html file. Default: report.html."
+    )
     parser.add_argument(
         "--near_duplicates",
         type=parse_bool,
@@ -53,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
 
     config = data_config(options)
     check_folder("output", options.output.parent)
-    if options.output.is_dir() or options.output.suffix != ".html":
+    if options.output.is_dir() or options.output.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--output {options.output}: expected a file that ends in .html")
     tokenizer = tokenizer_of(options)
     measures = reasons_of(find_adapters(tuple(map(Path, config.adapter))).values())

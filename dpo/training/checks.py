@@ -131,7 +131,7 @@ def check_output_dir(config: "TrainingConfig") -> None:
         raise ConfigError(
             f"--output_dir {config.output_dir} holds a finished run ({RESULTS}).\n"
             + (
-                "  Add --overwrite_output_dir: its checkpoints stay, and the run goes on from them."
+                "  Add --overwrite_output_dir, and raise --max_steps or --num_train_epochs: its checkpoints stay."
                 if config.resume_from_checkpoint
                 else "  Choose another folder, or pass --overwrite_output_dir to replace it."
             )

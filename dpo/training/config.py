@@ -20,6 +20,7 @@ from dpo.training.device import computes_bf16
 from dpo.training.lora import check_lora
 from dpo.training.objective import parse_losses
 from dpo.training.objective_checks import check_loss_flags
+from dpo.training.same_run import check_same_run, flag_facts
 
 LEARNING_RATES = {"dpo": 1e-6, "sft": 2e-5}
 """Defaults by stage, for training whole models."""
@@ -284,6 +285,7 @@ class TrainingConfig(DPOConfig):
         self.set_up_libraries()
         check_device(self)
         check_mismatches(self, self.deepspeed_file)
+        check_same_run(self, flag_facts(self))
         # Asked here once, so that an attention that cannot run is refused before the data is prepared.
         self.attention = resolve_attention(self.attn_implementation, half_precision=bool(self.bf16 or self.fp16))
 

@@ -284,10 +284,10 @@ class PackedTrainer(PreferenceTrainer):
             plain = self.policy.plain_logps(model, pair)
         model.train(was_training)
         if not plain.isfinite().all():
+            overflow = " or overflow in float16: pass --bf16 true in place of --fp16" if self.args.fp16 else ""
             raise ModelError(
-                f"the model's own forward gives a pair the log-probabilities {plain.tolist()}.\n  Its weights hold no "
-                f"numbers, or overflow in {self.computing_dtype}: start from another model or checkpoint, or pass "
-                "--bf16 true in place of --fp16."
+                f"the model's own forward gives a pair the log-probabilities {plain.tolist()}.\n"
+                f"  Its weights are no numbers{overflow}: start from another model or checkpoint."
             )
         tolerance = TOLERANCE[self.computing_dtype]
         if not torch.allclose(packed, plain, rtol=tolerance, atol=tolerance):

@@ -1,6 +1,6 @@
 """--resume_from_checkpoint: which checkpoint, and whether it is one of this run's model."""
 
-__all__ = ["check_checkpoint", "find_checkpoint", "read_object"]
+__all__ = ["STATE", "check_checkpoint", "find_checkpoint", "read_object"]
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,9 @@ from dpo.models import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
     from dpo.training.config import TrainingConfig
+
+STATE = "trainer_state.json"
+"""A checkpoint's file of the steps it has taken."""
 
 
 def find_checkpoint(config: "TrainingConfig") -> None:
@@ -34,7 +37,7 @@ def find_checkpoint(config: "TrainingConfig") -> None:
             )
     elif not Path(wanted).is_dir():
         raise ConfigError(f"--resume_from_checkpoint {wanted}: there is no such folder")
-    elif not (Path(wanted) / "trainer_state.json").exists() or (Path(wanted) / RESULTS).exists():
+    elif not (Path(wanted) / STATE).exists() or (Path(wanted) / RESULTS).exists():
         raise ConfigError(
             f"--resume_from_checkpoint {wanted} is no checkpoint.\n  Expected a checkpoint-* folder of an output_dir."
         )

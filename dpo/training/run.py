@@ -3,7 +3,6 @@
 __all__ = ["run"]
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ import yaml
 from transformers.trainer_utils import TrainOutput
 
 from dpo.data.config import DataConfig
-from dpo.data.pipeline import MADE_BY_PREPARE, PreparedData, open_prepared, prepare
+from dpo.data.pipeline import PreparedData, open_prepared, prepare
 from dpo.data.tokenization import load_tokenizer
 from dpo.errors import ConfigError, ModelError
 from dpo.folders import RESULTS
-from dpo.models import ADAPTER_CONFIG
 from dpo.recipes import asks_for_dry_run
 from dpo.training.building import build_trainer, explain_refusals
 from dpo.training.checks import WEIGHTS
@@ -26,13 +24,11 @@ from dpo.training.dry_run import dry_run
 from dpo.training.flags import parse_flags, resolved_flags
 from dpo.training.lora import check_added_tokens
 from dpo.training.model import load_model, load_tokenizer_for, stop_at
-from dpo.training.same_run import NoteFacts, check_same_run, check_steps_left, facts_of
+from dpo.training.same_run import NoteFacts, check_same_run, flag_facts, row_facts
 from dpo.training.sampling import SampleAnswers
-from dpo.training.summary import REPORTS, describe, evaluations, summarize
+from dpo.training.starting import StartOutput
+from dpo.training.summary import describe, evaluations, summarize
 from dpo.training.trainer import RunTrainer
-
-CONFIGURATIONS = ("config.json", ADAPTER_CONFIG)
-"""Of a whole model, and of an adapter: what an earlier run left of the other kind would speak for this one's."""
 
 
 def run(argv: list[str]) -> None:
@@ -54,9 +50,9 @@ def run(argv: list[str]) -> None:
 
 def train(data: DataConfig, config: TrainingConfig) -> None:
     located, prepared = config.located, local_main_first(lambda: prepare_rows(data, config))
-    facts = facts_of(config, prepared.train)
-    check_same_run(config, facts)
-    check_steps_left(config, prepared.train)
+    facts = row_facts(prepared.train)
+    if not config.ignore_data_skip:
+        check_same_run(config, facts)
     say(f"\n{prepared.report.table()}\n\n{describe(config)}\n")
 
     tokenizer = load_tokenizer_for(located, config, prepared)
@@ -75,8 +71,8 @@ def train(data: DataConfig, config: TrainingConfig) -> None:
     )
     if config.sample_prompts:
         trainer.add_callback(samples)
-    trainer.add_callback(NoteFacts(facts))
-    start_output(config, prepared)
+    trainer.add_callback(NoteFacts(flag_facts(config) | facts))
+    trainer.add_callback(StartOutput(config, prepared))
     result = train_or_explain(trainer, config)
     evaluate_at_end(trainer)
     save(trainer, data, config, result.metrics | trainer.totals(), samples)
@@ -112,25 +108,6 @@ def prepare_rows(data: DataConfig, config: TrainingConfig) -> PreparedData:
         prepared = prepare(data, tokenizer, progress=is_main_process())
     check_added_tokens(config, prepared.added_tokens)
     return prepared
-
-
-def start_output(config: TrainingConfig, prepared: PreparedData) -> None:
-    """Put the account of the data into output_dir, without what an earlier run left there."""
-    if not is_main_process():
-        return
-    output_dir = Path(str(config.output_dir))
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--output_dir {output_dir}: cannot be made: {error.strerror}") from error
-    if config.overwrite_output_dir:
-        stale = [file for pattern in (*REPORTS, *WEIGHTS, *CONFIGURATIONS) for file in output_dir.glob(pattern)]
-        for file in stale:
-            file.unlink()
-        for checkpoint in [] if config.resume_from_checkpoint else output_dir.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
-    for name in MADE_BY_PREPARE:
-        shutil.copyfile(prepared.folder / name, output_dir / name)
 
 
 def evaluate_at_end(trainer: RunTrainer) -> None:

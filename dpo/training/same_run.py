@@ -1,72 +1,70 @@
-"""Whether a run goes on with what its checkpoint was made with, and has steps left to take."""
+"""Whether a run that goes on from a checkpoint is the one that wrote it.
 
-__all__ = ["NoteFacts", "check_same_run", "check_steps_left", "facts_of"]
+A checkpoint counts steps, which are so many rows in a certain order, and brings its optimizer, written as the run was
+sharded, with the learning rate it had. Another run would repeat rows and leave rows out, or be told one rate and take
+another, and nobody would say so.
+"""
+
+__all__ = ["NoteFacts", "check_same_run", "flag_facts", "row_facts"]
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import TrainerCallback
 
 from dpo.errors import ConfigError
-from dpo.folders import RESULTS
-from dpo.training.config import TrainingConfig
-from dpo.training.distributed import is_fsdp, say
-from dpo.training.pack_loading import PARTS
-from dpo.training.resuming import read_object
-from dpo.training.steps import num_steps
-from dpo.training.trainer import EpochOrder
+from dpo.training.distributed import is_fsdp
+from dpo.training.resuming import STATE, read_object
 
-STATE = "trainer_state.json"
+if TYPE_CHECKING:
+    from dpo.training.config import TrainingConfig
+
+FLAGS = (
+    *("stage", "global_batch_size", "seed", "data_seed", "train_sampling_strategy", "dataloader_drop_last"),
+    *("optim", "learning_rate", "weight_decay"),
+)
 NOTE = "NoteFacts"
 """Its key among the callbacks that a checkpoint's state lists."""
+ANSWERS = ("chosen_ids", "rejected_ids")
 ROWS_AT_ONCE = 1_000
 
 
-def facts_of(config: TrainingConfig, rows: Dataset) -> dict[str, Any]:
-    """What a run must share with one that goes on from its checkpoints, by what a user calls it.
-
-    A checkpoint is a number of steps: of that many rows in that order. Its optimizer is written as the run was sharded.
-
-    Args:
-        config: The run's flags.
-        rows: What is trained on.
-    """
-    order = EpochOrder.of(config, len(rows))
-    return {
-        "--stage": config.stage,
-        "--global_batch_size": config.global_batch_size,
-        "order of the rows": f"shuffled with seed {order.seed}" if order.shuffle else "as they come",
-        "rows": f"{len(rows)} of hash {rows_hash(rows)}",
-        "sharding": sharding_of(config),
-    }
+def flag_facts(config: "TrainingConfig") -> dict[str, Any]:
+    """What runs of one and the same checkpoints have in common, as far as flags say it, by what a user calls it."""
+    values = {f"--{name}": getattr(config, name) for name in FLAGS}
+    return {name: getattr(value, "value", value) for name, value in values.items()} | {"sharding": sharding_of(config)}
 
 
-def rows_hash(rows: Dataset) -> str:
-    """A short hash of all token ids, in their order."""
-    digest = hashlib.blake2b(digest_size=4)
-    for batch in rows.select_columns(list(PARTS)).with_format("arrow").iter(ROWS_AT_ONCE):
-        for ids in (batch.column(part) for part in PARTS):
-            digest.update(pc.list_value_length(ids).to_numpy())
-            digest.update(pc.list_flatten(ids).to_numpy())
-    return digest.hexdigest()
-
-
-def sharding_of(config: TrainingConfig) -> str:
+def sharding_of(config: "TrainingConfig") -> str:
     """How a checkpoint's optimizer is written. DeepSpeed reads ZeRO-1's at ZeRO-2 and back, on as many devices."""
     if is_fsdp(config):
         return "FSDP"
     if not isinstance(config.deepspeed, dict):
         return "none"
     stage = config.deepspeed["zero_optimization"]["stage"]
-    return f"{'ZeRO-1 or 2' if stage in (1, 2) else f'ZeRO-{stage}'} on {config.world_size} device(s)"
+    if stage == 0:
+        return "DeepSpeed's without ZeRO"
+    return f"{'ZeRO-3' if stage == 3 else 'ZeRO-1 or 2'} on {config.world_size} device(s)"
 
 
-def check_same_run(config: TrainingConfig, facts: Mapping[str, Any]) -> None:
-    """Refuse to go on from a checkpoint of a run that differs.
+def row_facts(rows: Dataset) -> dict[str, Any]:
+    """The same of the rows that are trained on.
+
+    A hash of the answers' token ids, in their order: some templates write the day into the prompt.
+    """
+    digest = hashlib.blake2b(digest_size=4)
+    for batch in rows.select_columns(list(ANSWERS)).with_format("arrow").iter(ROWS_AT_ONCE):
+        for ids in (batch.column(name) for name in ANSWERS):
+            digest.update(pc.list_value_length(ids).to_numpy())
+            digest.update(pc.list_flatten(ids).to_numpy())
+    return {"rows": f"{len(rows)} of hash {digest.hexdigest()}"}
+
+
+def check_same_run(config: "TrainingConfig", facts: Mapping[str, Any]) -> None:
+    """Refuse to go on from a checkpoint of a run with other facts.
 
     Raises:
         ConfigError: naming what it was made with.
@@ -74,7 +72,8 @@ def check_same_run(config: TrainingConfig, facts: Mapping[str, Any]) -> None:
     checkpoint = config.resume_from_checkpoint
     if not checkpoint:
         return
-    noted = read_object(str(checkpoint), STATE).get("stateful_callbacks", {}).get(NOTE, {}).get("args", {})
+    note = read_object(str(checkpoint), STATE).get("stateful_callbacks", {}).get(NOTE, {})
+    noted = note.get("args", {}).get("facts", {})
     for name, now in facts.items():
         if (before := noted.get(name, now)) != now:
             raise ConfigError(
@@ -83,36 +82,18 @@ def check_same_run(config: TrainingConfig, facts: Mapping[str, Any]) -> None:
             )
 
 
-def check_steps_left(config: TrainingConfig, rows: Dataset) -> None:
-    """Refuse to go on with a run that is finished. One that was ended before it could save its model does so.
-
-    Raises:
-        ConfigError: no step is left to take.
-    """
-    checkpoint = config.resume_from_checkpoint
-    if not checkpoint:
-        return
-    taken, planned = int(read_object(str(checkpoint), STATE).get("global_step", 0)), num_steps(config, len(rows))
-    if taken < planned:
-        return
-    flag = "max_steps" if config.max_steps > 0 else "num_train_epochs"
-    if taken > planned or (Path(str(config.output_dir)) / RESULTS).exists():
-        raise ConfigError(
-            f"--resume_from_checkpoint {checkpoint} is at step {taken}, and this run ends at step {planned}: nothing "
-            f"is left to train.\n  Raise --{flag}, now {getattr(config, flag):g}."
-        )
-    say(f"{checkpoint} is at step {taken}, the last of this run: nothing is trained, and its model is saved")
-
-
 class NoteFacts(TrainerCallback):
     """Writes a run's facts into the state of its checkpoints, where check_same_run reads them.
 
     No ExportableState: where a run goes on from a checkpoint that has none, transformers' _save_checkpoint ends in a
     KeyError.
+
+    Args:
+        facts: JSON, by what a user calls it.
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self.facts = facts
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        state.stateful_callbacks[NOTE] = {"args": dict(self.facts), "attributes": {}}
+        state.stateful_callbacks[NOTE] = {"args": {"facts": dict(self.facts)}, "attributes": {}}

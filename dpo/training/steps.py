@@ -1,6 +1,6 @@
 """The optimizer steps of a whole run: which rows each takes, and how many micro-batches it needs."""
 
-__all__ = ["micro_batches_for", "num_steps", "steps_of_run"]
+__all__ = ["micro_batches_for", "steps_of_run"]
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,22 +15,15 @@ from dpo.training.trainer import EpochOrder
 
 def steps_of_run(args: TrainingConfig, num_pairs: int) -> Iterator[Sequence[int]]:
     """The pairs of every optimizer step of a run."""
-    order, left = EpochOrder.of(args, num_pairs), num_steps(args, num_pairs)
+    order = EpochOrder.of(args, num_pairs)
+    global_batch_size = args.global_batch_size or 1
+    per_epoch = len(steps_of(order, global_batch_size=global_batch_size, drop_last=args.dataloader_drop_last))
+    left = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
     while left > 0:
-        steps = steps_of(order, global_batch_size=args.global_batch_size or 1, drop_last=args.dataloader_drop_last)
+        steps = steps_of(order, global_batch_size=global_batch_size, drop_last=args.dataloader_drop_last)
         yield from steps[:left]
         left -= len(steps)
         order.epoch += 1
-
-
-def num_steps(args: TrainingConfig, num_pairs: int) -> int:
-    """The optimizer steps of a run."""
-    if args.max_steps > 0:
-        return int(args.max_steps)
-    steps = steps_of(
-        range(num_pairs), global_batch_size=args.global_batch_size or 1, drop_last=args.dataloader_drop_last
-    )
-    return math.ceil(float(args.num_train_epochs) * len(steps))
 
 
 def micro_batches_for(

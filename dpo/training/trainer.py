@@ -2,7 +2,6 @@
 
 __all__ = ["EpochOrder", "PreferenceTrainer", "RunTrainer"]
 
-import math
 import os
 import resource
 import shutil
@@ -16,13 +15,13 @@ from accelerate import DistributedType
 from peft import PeftModel
 from torch import nn
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from trl import DPOTrainer
 
-from dpo.errors import ModelError
 from dpo.training.distributed import is_fsdp, shard_between_cpus
 from dpo.training.lora import complete_reference_adapter
 from dpo.training.planning import epoch_order
+from dpo.training.soundness import EndOnNan
 
 
 class RunTrainer(Trainer):
@@ -30,8 +29,8 @@ class RunTrainer(Trainer):
 
     Overridden: `_get_train_sampler`, so that both engines take the same rows in the same step; `_get_learning_rate`,
     since a scheduler that DeepSpeed steps is one step ahead when the log asks; `create_accelerator_and_postprocess`,
-    which would leave FSDP off between CPU ranks; `_run_epoch`, which takes a step too many behind a checkpoint of the
-    last one; `log`, which would go on with a loss of NaN; `_save` and `create_model_card`, for what is left on disk.
+    which would leave FSDP off between CPU ranks; `_run_epoch`, which would take one step more where a run goes on
+    from a checkpoint of its last, within an epoch; `_save` and `create_model_card`, for what is left on disk.
 
     Args:
         model: The model, or one with an adapter that goes on.
@@ -53,6 +52,7 @@ class RunTrainer(Trainer):
         self.add_callback(FollowEpochs(self.order))
         self.rate_of_step: float | None = None
         self.add_callback(NoteRate(self))
+        self.add_callback(EndOnNan(skips=self.is_deepspeed_enabled or self.args.fp16))
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -75,12 +75,6 @@ class RunTrainer(Trainer):
 
     def _get_learning_rate(self) -> float:
         return self.scheduled_rate() if self.rate_of_step is None else self.rate_of_step
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        loss = logs.get("loss", logs.get("train_loss", 0.0))
-        if not math.isfinite(loss):
-            raise ModelError(explain_loss(loss, self.state))
-        super().log(logs, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
@@ -118,19 +112,6 @@ class RunTrainer(Trainer):
             peak = torch.accelerator.max_memory_allocated()
         peaks = self.accelerator.gather(torch.tensor([peak / 2**30], device=self.args.device))
         return round(float(peaks.max()), 3)
-
-
-def explain_loss(loss: float, state: TrainerState) -> str:
-    """What is known of a loss that is no number."""
-    before, since = "", 0
-    if logged := [entry for entry in state.log_history if "loss" in entry]:
-        last, since = logged[-1], logged[-1]["step"]
-        before = f" At step {since} it was {last['loss']:.4g}, the gradient norm {last.get('grad_norm', math.nan):.4g}."
-    return (
-        f"the loss is {loss} at step {state.global_step}, and the weights are lost.{before}\n"
-        "  Often a learning rate that is too high, or float16; bfloat16 has the range of float32.\n"
-        f"  Checkpoints up to step {since} are sound: go on from one with --resume_from_checkpoint, at a lower rate."
-    )
 
 
 class PreferenceTrainer(RunTrainer, DPOTrainer):

@@ -306,7 +306,10 @@ def test_a_run_resumed_from_its_checkpoint_ends_like_one_that_was_not_interrupte
         (["--stage", "sft"], "--stage: dpo when it was made, sft in this run"),
         (["--validation_split", "0.5"], "rows: 18 of hash"),
         (["--deepspeed", str(ROOT / "ds_configs/zero2.json")], "sharding: none when it was made, ZeRO-1 or 2 on 1"),
-        (["--max_steps", "2"], "is at step 2, and this run ends at step 2: nothing is left to train"),
+        (
+            ["--max_steps", "2"],
+            "is at step 2, and with --max_steps 2 this run ends at step 2: nothing is left to train",
+        ),
     ):
         again = ["--overwrite_output_dir", "--resume_from_checkpoint", str(checkpoint)]
         refused = launch(["python"], *flags, *changed, *again)

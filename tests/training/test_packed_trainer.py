@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import (
     Lfm2Config,
     Lfm2ForCausalLM,
     TrainerCallback,
+    TrainerState,
 )
 
 from dpo.errors import ConfigError, ModelError
@@ -28,6 +30,8 @@ from dpo.training.packed_forward import PackedForward
 from dpo.training.packed_trainer import PackedTrainer, Reference
 from dpo.training.packing import pack_pairs
 from dpo.training.reference import ReferenceCache
+from dpo.training.same_run import NoteFacts
+from dpo.training.soundness import EndOnNan
 from dpo.training.trainer import PreferenceTrainer
 
 from .test_packed_equality import build, random_pairs
@@ -422,36 +426,77 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_goes_on_with_the_pairs_that_are_
 def test_a_checkpoint_of_the_last_step_takes_no_further_one(bench):
     """Without the override transformers takes one where --max_steps ends within an epoch."""
     flags = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
-    bench.trainer(numbered(24), **flags).train()
+    first = bench.trainer(numbered(24), **flags)
+    first.add_callback(NoteFacts({"--stage": "dpo"}))
+    first.train()
     checkpoint = bench.tmp_path / "out" / "checkpoint-2"
-    resumed = bench.trainer(numbered(24), **flags | {"output_dir": str(bench.tmp_path / "again")})
+    flags["output_dir"] = str(bench.tmp_path / "again")
+    resumed = bench.trainer(numbered(24), **flags, restore_callback_states_from_checkpoint=True)
+    resumed.add_callback(NoteFacts({"--stage": "dpo"}))
     resumed.train(resume_from_checkpoint=str(checkpoint))
     assert resumed.state.global_step == 2
     for name, weight in load_file(checkpoint / "model.safetensors").items():
         torch.testing.assert_close(resumed.model.get_parameter(name).data, weight, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("flags", [{}, {"kind": PreferenceTrainer, "engine": "padded"}], ids=["packed", "padded"])
-def test_a_loss_of_nan_ends_the_run_before_its_weights_are_saved(flags, bench):
-    class Spoil(TrainerCallback):
-        def on_step_end(self, args, state, control, *, model, **kwargs):
-            if state.global_step == 2:
-                next(model.parameters()).data.fill_(torch.nan)
+class Spoil(TrainerCallback):
+    """Makes a weight NaN before step 3."""
 
-    trainer = bench.trainer(numbered(24), **flags, max_steps=6, save_strategy="steps", save_steps=1)
+    def on_step_begin(self, args: Any, state: Any, control: Any, *, model: Any, **kwargs: Any) -> None:
+        if state.global_step == 2:
+            next(model.parameters()).data.fill_(torch.nan)
+
+
+@pytest.mark.parametrize("flags", [{}, {"kind": PreferenceTrainer, "engine": "padded"}], ids=["packed", "padded"])
+@pytest.mark.parametrize("logging_steps", [1, 10])
+def test_a_loss_of_nan_ends_the_run_before_its_weights_are_saved(logging_steps, flags, bench):
+    saving = {"save_strategy": "steps", "save_steps": 1, "logging_steps": logging_steps}
+    trainer = bench.trainer(numbered(24), **flags, **saving, max_steps=6)
     trainer.add_callback(Spoil())
     with pytest.raises(ModelError) as caught:
         trainer.train()
     said = str(caught.value)
-    assert said.startswith("the loss is nan at step 3, and the weights are lost. At step 2 it was 0.")
-    assert "Checkpoints up to step 2 are sound" in said
+    assert re.match(r"the loss is nan at step 3; at step 2 the loss was 0\.\d+, the norm of the gradient was \d", said)
+    assert "checkpoint-2 is from before" in said
     assert not (bench.tmp_path / "out" / "checkpoint-3").exists()
+    for weight in load_file(bench.tmp_path / "out" / "checkpoint-2" / "model.safetensors").values():
+        assert weight.isfinite().all()
+
+
+def test_a_run_that_neither_logs_nor_saves_ends_on_its_last_step_of_nan(bench):
+    trainer = bench.trainer(numbered(24), max_steps=4, logging_steps=10)
+    trainer.add_callback(Spoil())
+    with pytest.raises(ModelError, match=r"the loss is nan at step 4; at step 1 the loss was 0\.6931, "):
+        trainer.train()
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_a_gradient_of_nan_ends_a_run_that_takes_its_step(skips, bench):
+    end = EndOnNan(skips=skips)
+    state = TrainerState(global_step=7, log_history=[{"loss": 0.5, "grad_norm": 2.0, "step": 6}, {}])
+    logs = {"loss": 0.5, "grad_norm": math.inf}
+    if skips:
+        end.on_log(bench.config(), state, None, logs=logs)
+        return
+    with pytest.raises(
+        ModelError, match=r"the norm of the gradient is inf at step 7; at step 6 the loss was 0\.5, the norm"
+    ):
+        end.on_log(bench.config(), state, None, logs=logs)
+
+
+def test_where_steps_of_nan_are_skipped_five_in_a_row_end_the_run(bench):
+    end, state = EndOnNan(skips=True), TrainerState(global_step=7)
+    for loss in (*[math.nan] * 4, 0.5, *[math.nan] * 4):
+        end.on_log(bench.config(), state, None, logs={"loss": loss})
+    end.on_log(bench.config(), state, None, logs={"eval_loss": 0.5})
+    with pytest.raises(ModelError, match="the loss is nan at step 7"):
+        end.on_log(bench.config(), state, None, logs={"loss": math.nan})
 
 
 def test_weights_of_nan_are_not_taken_for_a_model_that_packed_does_not_know(bench):
     model = bench.load()
     next(model.parameters()).data.fill_(torch.nan)
-    with pytest.raises(ModelError, match=r"own forward gives a pair .*nan.*\n  Its weights hold no numbers"):
+    with pytest.raises(ModelError, match=r"own forward gives a pair .*nan.*\n  Its weights are no numbers: start"):
         bench.trainer(numbered(8), model=model).train()
 
 
