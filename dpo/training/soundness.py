@@ -43,8 +43,12 @@ class EndOnNan(TrainerCallback):
         if "loss" not in logs:  # of an evaluation, or the end's summary
             return
         found = {name: logs[name] for name in self.measures if not math.isfinite(logs.get(name, 0.0))}
-        self.in_a_row = self.in_a_row + 1 if found else 0
-        if self.in_a_row < self.patience:
+        if not found:
+            self.in_a_row = 0
+            return
+        self.in_a_row += 1
+        never_trained = control.should_training_stop and not self.before(state)
+        if self.in_a_row < self.patience and not never_trained:
             return
         name, value = next(iter(found.items()))
         checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None

@@ -19,6 +19,7 @@ from transformers import (
     Lfm2Config,
     Lfm2ForCausalLM,
     TrainerCallback,
+    TrainerControl,
     TrainerState,
 )
 
@@ -476,21 +477,30 @@ def test_a_gradient_of_nan_ends_a_run_that_takes_its_step(skips, bench):
     state = TrainerState(global_step=7, log_history=[{"loss": 0.5, "grad_norm": 2.0, "step": 6}, {}])
     logs = {"loss": 0.5, "grad_norm": math.inf}
     if skips:
-        end.on_log(bench.config(), state, None, logs=logs)
+        end.on_log(bench.config(), state, TrainerControl(), logs=logs)
         return
     with pytest.raises(
         ModelError, match=r"the norm of the gradient is inf at step 7; at step 6 the loss was 0\.5, the norm"
     ):
-        end.on_log(bench.config(), state, None, logs=logs)
+        end.on_log(bench.config(), state, TrainerControl(), logs=logs)
 
 
 def test_where_steps_of_nan_are_skipped_five_in_a_row_end_the_run(bench):
     end, state = EndOnNan(skips=True), TrainerState(global_step=7)
     for loss in (*[math.nan] * 4, 0.5, *[math.nan] * 4):
-        end.on_log(bench.config(), state, None, logs={"loss": loss})
-    end.on_log(bench.config(), state, None, logs={"eval_loss": 0.5})
+        end.on_log(bench.config(), state, TrainerControl(), logs={"loss": loss})
+    end.on_log(bench.config(), state, TrainerControl(), logs={"eval_loss": 0.5})
     with pytest.raises(ModelError, match="the loss is nan at step 7"):
-        end.on_log(bench.config(), state, None, logs={"loss": math.nan})
+        end.on_log(bench.config(), state, TrainerControl(), logs={"loss": math.nan})
+
+
+def test_a_run_all_of_whose_steps_were_skipped_ends_in_an_error(bench):
+    end, control = EndOnNan(skips=True), TrainerControl(should_training_stop=True)
+    logs = {"loss": math.nan}
+    some = [{"loss": 0.5, "step": 1}, logs]
+    end.on_log(bench.config(), TrainerState(global_step=2, log_history=some), control, logs=logs)
+    with pytest.raises(ModelError, match=r"the loss is nan at step 2\.\n"):
+        end.on_log(bench.config(), TrainerState(global_step=2, log_history=[logs]), control, logs=logs)
 
 
 def test_weights_of_nan_are_not_taken_for_a_model_that_packed_does_not_know(bench):
