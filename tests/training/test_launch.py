@@ -303,9 +303,7 @@ def test_a_run_resumed_from_its_checkpoint_ends_like_one_that_was_not_interrupte
     assert train_losses(tmp_path / "again") == pytest.approx(expected, abs=1e-5)
     before = (tmp_path / "out" / "model.safetensors").read_bytes()
     for changed, said in (
-        (["--stage", "sft"], "--stage: dpo when it was made, sft in this run"),
         (["--validation_split", "0.5"], "rows: 18 of hash"),
-        (["--deepspeed", str(ROOT / "ds_configs/zero2.json")], "sharding: none when it was made, ZeRO-1 or 2 on 1"),
         (
             ["--max_steps", "2"],
             "is at step 2, and with --max_steps 2 this run ends at step 2: nothing is left to train",
