@@ -1,11 +1,9 @@
 """--resume_from_checkpoint: which checkpoint, and whether it is one of this run's model."""
 
-__all__ = ["STATE", "check_checkpoint", "find_checkpoint", "read_object"]
+__all__ = ["STATE", "check_checkpoint", "find_checkpoint", "last_checkpoint", "read_object"]
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from transformers.trainer_utils import get_last_checkpoint
 
 from dpo.errors import ConfigError, TokenizerError
 from dpo.folders import RESULTS
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
     from dpo.training.config import TrainingConfig
 
 STATE = "trainer_state.json"
-"""A checkpoint's file of the steps it has taken."""
+"""A checkpoint's file of the steps it has taken, written last."""
 
 
 def find_checkpoint(config: "TrainingConfig") -> None:
@@ -29,11 +27,11 @@ def find_checkpoint(config: "TrainingConfig") -> None:
     if not wanted:
         return
     if str(wanted).lower() in ("true", "latest"):
-        output_dir = str(config.output_dir)
-        config.resume_from_checkpoint = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
+        config.resume_from_checkpoint = last_checkpoint(str(config.output_dir))
         if config.resume_from_checkpoint is None:
             raise ConfigError(
-                f"--resume_from_checkpoint: {output_dir} holds no checkpoint-* folder.\n  Leave it out to begin."
+                f"--resume_from_checkpoint: {config.output_dir} holds no checkpoint-* folder that is whole.\n"
+                "  Leave it out to begin."
             )
     elif not Path(wanted).is_dir():
         raise ConfigError(f"--resume_from_checkpoint {wanted}: there is no such folder")
@@ -41,6 +39,16 @@ def find_checkpoint(config: "TrainingConfig") -> None:
         raise ConfigError(
             f"--resume_from_checkpoint {wanted} is no checkpoint.\n  Expected a checkpoint-* folder of an output_dir."
         )
+
+
+def last_checkpoint(output_dir: str) -> str | None:
+    """The one of most steps, without those whose writing was ended: from such a one the steps would begin at 0."""
+    whole = {
+        int(step): file.parent
+        for file in Path(output_dir).glob(f"checkpoint-*/{STATE}")
+        if (step := file.parent.name.removeprefix("checkpoint-")).isdecimal()
+    }
+    return str(whole[max(whole)]) if whole else None
 
 
 def check_checkpoint(config: "TrainingConfig") -> None:

@@ -3,13 +3,12 @@
 __all__ = ["EndOnNan"]
 
 import math
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from dpo.errors import ModelError
+from dpo.training.resuming import last_checkpoint
 
 MEASURES = {"loss": "loss", "grad_norm": "norm of the gradient"}
 PATIENCE = 5
@@ -47,22 +46,24 @@ class EndOnNan(TrainerCallback):
             self.in_a_row = 0
             return
         self.in_a_row += 1
-        never_trained = control.should_training_stop and not self.before(state)
+        before = last_numbers(state)
+        never_trained = control.should_training_stop and not before
         if self.in_a_row < self.patience and not never_trained:
             return
         name, value = next(iter(found.items()))
-        checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+        checkpoint = last_checkpoint(args.output_dir)
         raise ModelError(
-            f"the {MEASURES[name]} is {value} at step {state.global_step}{self.before(state)}.\n"
+            f"the {MEASURES[name]} is {value} at step {state.global_step}{before}.\n"
             "  Often the learning rate is too high, or float16 too narrow: bfloat16 has the range of float32."
             + (f"\n  {checkpoint} is from before: it may be a --model_name_or_path." if checkpoint else "")
         )
 
-    def before(self, state: Any) -> str:
-        """The last numbers that were some."""
-        entries = [entry for entry in state.log_history[:-1] if math.isfinite(entry.get("loss", math.nan))]
-        if not entries:
-            return ""
-        last = entries[-1]
-        told = [f"the {what} was {last[name]:.4g}" for name, what in MEASURES.items() if name in last]
-        return f"; at step {last['step']} {', '.join(told)}"
+
+def last_numbers(state: Any) -> str:
+    """What was logged the last time that it was a number, to be put behind what is none."""
+    entries = [entry for entry in state.log_history[:-1] if math.isfinite(entry.get("loss", math.nan))]
+    if not entries:
+        return ""
+    last = entries[-1]
+    told = [f"the {what} was {last[name]:.4g}" for name, what in MEASURES.items() if name in last]
+    return f"; at step {last['step']} {', '.join(told)}"

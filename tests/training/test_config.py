@@ -400,9 +400,11 @@ def test_a_home_in_a_path_is_expanded_before_it_is_checked(monkeypatch, tmp_path
         training_config("--output_dir", "~/out")
 
 
-def test_the_last_checkpoint_is_found(tmp_path):
-    for step in (2, 10):
-        (tmp_path / f"checkpoint-{step}").mkdir()
+def test_the_last_checkpoint_that_is_whole_is_found(tmp_path):
+    for name in ("checkpoint-2", "checkpoint-10", "checkpoint-11", "checkpoint-old"):
+        (tmp_path / name).mkdir()
+        if name != "checkpoint-11":  # killed before the state, which transformers writes last
+            (tmp_path / name / "trainer_state.json").write_text("{}")
     config = training_config("--output_dir", str(tmp_path), "--resume_from_checkpoint", "latest")
     assert config.resume_from_checkpoint == str(tmp_path / "checkpoint-10")
 
@@ -428,7 +430,7 @@ def test_the_last_checkpoint_is_found(tmp_path):
 def test_a_checkpoint_of_another_kind_of_run_is_refused(files, flags, message, tmp_path):
     folder = tmp_path / "checkpoint-2"
     folder.mkdir()
-    for name, content in files.items():
+    for name, content in ({"trainer_state.json": "{}"} | files).items():
         (folder / name).write_text(content)
     with pytest.raises(ConfigError, match=message):
         training_config(*flags, "--output_dir", str(tmp_path), "--resume_from_checkpoint", "latest")
@@ -437,6 +439,7 @@ def test_a_checkpoint_of_another_kind_of_run_is_refused(files, flags, message, t
 def test_an_adapters_checkpoint_goes_on_with_the_flags_of_its_run(tmp_path):
     folder = tmp_path / "checkpoint-2"
     folder.mkdir()
+    (folder / "trainer_state.json").write_text("{}")
     (folder / "adapter_config.json").write_text('{"r": 4, "use_dora": false, "use_rslora": false}')
     flags = ["--output_dir", str(tmp_path), "--resume_from_checkpoint", "latest", "--lora_rank", "4"]
     assert training_config(*flags).resume_from_checkpoint == str(folder)
