@@ -16,6 +16,7 @@ check: $(MARK)
 	$(VENV)/ruff format --check .
 	$(VENV)/ruff check .
 	$(VENV)/mypy
+	$(VENV)/lint-imports --no-cache
 
 format: $(MARK)
 	$(VENV)/ruff check --fix .

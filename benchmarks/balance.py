@@ -19,10 +19,10 @@ sys.path.insert(0, str(ROOT))
 
 from dpo.data.config import DataConfig  # noqa: E402 - the checkout is found first
 from dpo.data.pipeline import prepare  # noqa: E402
-from dpo.data.tokenization import load_tokenizer  # noqa: E402
-from dpo.embedded import EMBEDDED, find_model  # noqa: E402
-from dpo.training.pack_loading import count_tokens  # noqa: E402
-from dpo.training.planning import plan_micro_batches  # noqa: E402
+from dpo.data.rendering.tokenization import load_tokenizer  # noqa: E402
+from dpo.engine.loading import count_tokens  # noqa: E402
+from dpo.engine.planning import plan_micro_batches  # noqa: E402
+from dpo.models.embedded import EMBEDDED, find_model  # noqa: E402
 
 RANKS = (8, 64, 512)
 

@@ -101,13 +101,13 @@ def build(options: argparse.Namespace, output_dir: str) -> tuple[Any, list[dict[
 
     from dpo.data.config import DataConfig
     from dpo.data.pipeline import prepare
-    from dpo.data.tokenization import load_tokenizer
-    from dpo.models import locate
-    from dpo.training.config import TrainingConfig
-    from dpo.training.model import load_tokenizer_for
-    from dpo.training.packed_trainer import PackedTrainer, Reference
-    from dpo.training.reference import ReferenceCache, weights_fingerprint
-    from dpo.training.trainer import PreferenceTrainer
+    from dpo.data.rendering.tokenization import load_tokenizer
+    from dpo.engine.reference_cache import ReferenceCache, weights_fingerprint
+    from dpo.models.locating import locate
+    from dpo.training.policy.model import load_tokenizer_for
+    from dpo.training.settings.resolving import TrainingConfig
+    from dpo.training.trainers.packed import PackedTrainer, Reference
+    from dpo.training.trainers.padded import PreferenceTrainer
 
     located = locate(options.model)
     model = located.base

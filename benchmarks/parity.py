@@ -18,12 +18,13 @@ sys.path.insert(0, str(ROOT))
 
 from dpo.data.config import DataConfig  # noqa: E402 - the checkout is found first
 from dpo.data.conversion import convert_row  # noqa: E402
-from dpo.data.encoding import EncodedPair, PairEncoder  # noqa: E402
-from dpo.data.source import open_source, parse_source  # noqa: E402
-from dpo.data.template import load_template  # noqa: E402
-from dpo.data.tokenization import load_tokenizer  # noqa: E402
-from dpo.embedded import EMBEDDED, find_model  # noqa: E402
+from dpo.data.reading.opening import open_source  # noqa: E402
+from dpo.data.reading.source import parse_source  # noqa: E402
+from dpo.data.rendering.encoding import EncodedPair, PairEncoder  # noqa: E402
+from dpo.data.rendering.template import load_template  # noqa: E402
+from dpo.data.rendering.tokenization import load_tokenizer  # noqa: E402
 from dpo.flags import add_fields  # noqa: E402
+from dpo.models.embedded import EMBEDDED, find_model  # noqa: E402
 from dpo.records import Preference  # noqa: E402
 
 

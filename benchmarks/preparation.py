@@ -28,9 +28,10 @@ sys.path.insert(0, str(ROOT))
 
 from dpo.data.config import DataConfig  # noqa: E402 - the checkout is found first
 from dpo.data.pipeline import PreparedData, prepare  # noqa: E402
-from dpo.data.source import open_source, parse_source  # noqa: E402
-from dpo.data.tokenization import load_tokenizer  # noqa: E402
-from dpo.embedded import EMBEDDED, find_model  # noqa: E402
+from dpo.data.reading.opening import open_source  # noqa: E402
+from dpo.data.reading.source import parse_source  # noqa: E402
+from dpo.data.rendering.tokenization import load_tokenizer  # noqa: E402
+from dpo.models.embedded import EMBEDDED, find_model  # noqa: E402
 
 
 def main() -> None:

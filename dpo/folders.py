@@ -1,6 +1,15 @@
 """Files and folders that a user names."""
 
-__all__ = ["RESULTS", "check_folder", "files_fingerprint", "find_output", "similar_path"]
+__all__ = [
+    "MERGE_REPORT",
+    "REPORTS",
+    "RESULTS",
+    "WEIGHTS",
+    "check_folder",
+    "files_fingerprint",
+    "find_output",
+    "similar_path",
+]
 
 import hashlib
 import os
@@ -13,6 +22,20 @@ from dpo.errors import ConfigError
 
 RESULTS = "train_results.json"
 """Written last: an output_dir that has it holds a finished run."""
+REPORTS = (
+    "data_report.json",
+    "eval_results.json",
+    "manifest.json",
+    "resolved_config.yaml",
+    "sample_answers.json",
+    "train_results.json",
+    "trainer_state.json",
+)
+"""Every report that a run may leave."""
+MERGE_REPORT = "merge_report.json"
+"""What a merged model has beside it."""
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+"""What a saved model's weights are called."""
 
 
 def check_folder(flag: str, folder: Path) -> None:

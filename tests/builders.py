@@ -12,8 +12,8 @@ import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trainers
 
 from dpo.data.config import DataConfig
-from dpo.data.encoding import EncodedPair
-from dpo.models import LocatedModel
+from dpo.data.rendering.encoding import EncodedPair
+from dpo.models.locating import LocatedModel
 from dpo.records import Message, Preference
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -110,5 +110,5 @@ def test_an_interrupted_run_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("dpo.training.run.run", interrupt)
-    assert train() == 130
+    assert train([]) == 130
     assert "--resume_from_checkpoint latest" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """What may import what, and what must not be loaded before it is needed."""
 
-import ast
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_preparing_data_loads_nothing_heavy(chatml_folder: Path, tmp_path: Path)
     code = (
         "from dpo.data.config import DataConfig\n"
         "from dpo.data.pipeline import prepare\n"
-        "from dpo.data.tokenization import load_tokenizer\n"
+        "from dpo.data.rendering.tokenization import load_tokenizer\n"
         f"config = DataConfig(datasets=('nectar={SAMPLES / 'nectar.jsonl'}',), validation_split=0.2)\n"
         f"prepared = prepare(config, load_tokenizer({str(chatml_folder)!r}), progress=False)\n"
         "print(len(prepared.train) + len(prepared.eval), 'pairs')" + REPORT
@@ -74,63 +74,43 @@ def test_preparing_data_loads_nothing_heavy(chatml_folder: Path, tmp_path: Path)
     assert result.stdout.splitlines()[-2:] == ["91 pairs", "loaded: []"]
 
 
-def imported_modules(file: Path, *, also_in_functions: bool) -> set[str]:
-    """Names of the modules that a file imports, `from dpo import adapters` as dpo.adapters."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    statements = ast.walk(tree) if also_in_functions else outside_functions(tree)
-    found = set()
-    for statement in statements:
-        if isinstance(statement, ast.Import):
-            found |= {name.name for name in statement.names}
-        elif isinstance(statement, ast.ImportFrom):
-            assert statement.level == 0, f"{file} imports relatively"
-            found |= {f"{statement.module}.{name.name}" for name in statement.names}
-    return found
+def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
+    """Check the contracts of pyproject.toml on the package below a folder."""
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
-def outside_functions(node: ast.AST) -> list[ast.AST]:
-    children = [c for c in ast.iter_child_nodes(node) if not isinstance(c, ast.FunctionDef | ast.AsyncFunctionDef)]
-    return [node, *(inner for child in children for inner in outside_functions(child))]
+@pytest.mark.parametrize(
+    ("file", "line", "broken"),
+    [
+        ("adapters/nectar.py", "import dpo.data.config", "Folders import in one direction"),
+        ("engine/packing.py", "from dpo.objective import losses", "Folders import in one direction"),
+        ("merging/run.py", "import dpo.training.run", "Folders import in one direction"),
+        ("training/settings/fields.py", "import dpo.training.trainers.base", "The parts of training import"),
+        ("data/rendering/template.py", "import dpo.data.cleaning.split", "The parts of the data pipeline import"),
+        ("training/settings/fields.py", "import dpo.training.settings.checks", "No file or folder imports itself"),
+        ("data/report.py", "def later():\n    import torch", "work without torch"),
+        ("adapters/columns.py", "import jinja2", "Adapters read rows"),
+    ],
+)
+def test_a_forbidden_import_breaks_its_contract(tmp_path: Path, file: str, line: str, broken: str) -> None:
+    shutil.copytree(ROOT / "dpo", tmp_path / "dpo", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    with (tmp_path / "dpo" / file).open("a", encoding="utf-8") as module:
+        module.write(f"\n{line}\n")
+    result = lint_imports(tmp_path)
+    assert result.returncode == 1, result.stdout + result.stderr
+    verdicts = [line for line in result.stdout.splitlines() if line.startswith(broken) or broken in line]
+    assert any("BROKEN" in verdict for verdict in verdicts), result.stdout
 
 
-def imports_below(folder: str, *packages: str, also_in_functions: bool = True) -> dict[str, set[str]]:
-    """What the files of a folder import of some packages, by file; files that import none are left out."""
-    files = sorted((ROOT / folder).rglob("*.py"))
-    assert len(files) > 3
-    found = {
-        file.name: {
-            name
-            for name in imported_modules(file, also_in_functions=also_in_functions)
-            if any(name == package or name.startswith(f"{package}.") for package in packages)
-        }
-        for file in files
-    }
-    return {name: modules for name, modules in found.items() if modules}
-
-
-def test_the_check_sees_imports_of_every_form(tmp_path: Path) -> None:
-    file = tmp_path / "module.py"
-    file.write_text("import a.b\nfrom c import d\nif True:\n    import e\ndef f():\n    from g.h import i\n")
-    assert imported_modules(file, also_in_functions=False) == {"a.b", "c.d", "e"}
-    assert imported_modules(file, also_in_functions=True) == {"a.b", "c.d", "e", "g.h.i"}
-
-
-def test_adapters_know_neither_the_data_stages_nor_training() -> None:
-    assert imports_below("dpo/adapters", "dpo.data", "dpo.training", *HEAVY, "tokenizers", "jinja2") == {}
-
-
-def test_the_data_stages_never_import_training() -> None:
-    assert imports_below("dpo/data", "dpo.training") == {}
-
-
-def test_the_data_stages_import_nothing_heavy_at_the_top() -> None:
-    assert imports_below("dpo/data", *HEAVY, also_in_functions=False) == {}
-    assert imports_below("dpo/data", *HEAVY) == {"tokenization.py": {"transformers.AutoTokenizer"}}
-
-
-def test_the_parts_that_all_share_import_no_stage() -> None:
-    for name in ("records.py", "errors.py", "cache.py", "folders.py", "flags.py"):
-        stages = {
-            module for module in imported_modules(ROOT / "dpo" / name, also_in_functions=True) if "dpo." in module
-        }
-        assert all(module.startswith(("dpo.errors.", "dpo.folders.")) for module in stages), (name, stages)
+def test_the_package_keeps_its_contracts() -> None:
+    result = lint_imports(ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "6 kept, 0 broken" in result.stdout

@@ -57,7 +57,7 @@ def describe(adapter: Adapter) -> str:
     row, preference = next(pairs, ({}, None))
     if preference is None:
         return "\n".join([*lines, "  row:      none of its examples gives a pair"])
-    from dpo.data.template import load_template  # jinja2, which --help need not wait for
+    from dpo.data.rendering.template import load_template  # jinja2, which --help need not wait for
 
     template = load_template("chatml")
     prompt = template.render(preference.prompt, add_generation_prompt=True)

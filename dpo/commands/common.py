@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from dpo.data.config import DataConfig
 from dpo.flags import add_fields
-from dpo.models import locate
+from dpo.models.locating import locate
 
 if TYPE_CHECKING:
-    from dpo.data.tokenization import Tokenizer
+    from dpo.data.rendering.tokenization import Tokenizer
 
 
 def add_data_flags(parser: argparse.ArgumentParser, *, leave_out: Collection[str] = ()) -> None:
@@ -38,7 +38,7 @@ def tokenizer_of(options: argparse.Namespace) -> "Tokenizer":
         ModelError: an adapter does not say on which model it stands.
         TokenizerError: there is none.
     """
-    from dpo.data.tokenization import load_tokenizer  # here, so that --help need not wait for tokenizers
+    from dpo.data.rendering.tokenization import load_tokenizer  # here, so that --help need not wait for tokenizers
 
     located = locate(options.model_name_or_path, revision=options.model_revision)
     return load_tokenizer(

@@ -20,7 +20,7 @@ from dpo.evaluation.suites import FACTS, SUITES, parse_task
 from dpo.flags import add_fields
 from dpo.folders import check_folder, find_output
 from dpo.hub import check_model_name
-from dpo.models import locate
+from dpo.models.locating import locate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,7 +123,7 @@ def check(options: argparse.Namespace, *, coming: Collection[str] = ()) -> None:
         if find_output(model, coming) is None:
             check_model_name(model)
     if options.datasets or options.prepared:
-        from dpo.data.source import check_sources
+        from dpo.data.reading.source import check_sources
 
         data = data_config(options)
         check_sources(data.datasets, tuple(map(Path, data.adapter)), coming)
@@ -177,7 +177,7 @@ def build(options: argparse.Namespace) -> "Evaluation":
     """
     from dpo.evaluation.benchmarks import load_benchmarks
     from dpo.evaluation.run import Evaluation
-    from dpo.training.device import choose_device, resolve_dtype
+    from dpo.models.device import choose_device, resolve_dtype
 
     data = pairs_config(options)
     for model in (*options.models, *([] if options.reference is None else [options.reference])):

@@ -49,7 +49,7 @@ def check(options: argparse.Namespace, *, coming: Collection[str] = ()) -> tuple
     Raises:
         DPOError: naming the flag, the model or the source.
     """
-    from dpo.data.source import check_sources  # here, so that --help need not wait for it
+    from dpo.data.reading.source import check_sources  # here, so that --help need not wait for it
 
     values = vars(options)
     config = GenerationConfig.from_flags({name: values[name] for name in GenerationConfig.model_fields})

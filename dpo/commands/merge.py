@@ -9,11 +9,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpo.embedded import EMBEDDED, HUB_ID
 from dpo.folders import find_output
 from dpo.hub import check_model_name
 from dpo.merging.folder import check_output
 from dpo.merging.names import locate_base
+from dpo.models.embedded import EMBEDDED, HUB_ID
 
 if TYPE_CHECKING:
     from dpo.merging.options import MergeOptions

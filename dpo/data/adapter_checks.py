@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import get_args
 
 from dpo.adapters.base import Adapter, AdapterOptions, Pairing, Row, Turns
+from dpo.data.cleaning.filters import check_pair
 from dpo.data.config import DataConfig
 from dpo.data.conversion import convert_row
-from dpo.data.filters import check_pair
 from dpo.data.malformed import mutate
 from dpo.errors import AdapterError
 from dpo.records import Drop, Preference

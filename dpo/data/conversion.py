@@ -11,16 +11,16 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from dpo.adapters.base import Adapter, AdapterOptions, Row
+from dpo.data.cleaning.contamination import Contamination
+from dpo.data.cleaning.filters import check_encoded, check_pair
+from dpo.data.cleaning.near_duplicates import signature
+from dpo.data.cleaning.split import opening_key, prompt_key, text_key
 from dpo.data.config import DataConfig
-from dpo.data.contamination import Contamination
-from dpo.data.encoding import EncodedPair, PairEncoder
-from dpo.data.filters import check_encoded, check_pair
-from dpo.data.near_duplicates import signature
+from dpo.data.reading.source import Source
+from dpo.data.rendering.encoding import EncodedPair, PairEncoder
+from dpo.data.rendering.template import load_template
+from dpo.data.rendering.tokenization import Tokenizer
 from dpo.data.report import SourceReport
-from dpo.data.source import Source
-from dpo.data.split import opening_key, prompt_key, text_key
-from dpo.data.template import load_template
-from dpo.data.tokenization import Tokenizer
 from dpo.errors import AdapterError, DataError
 from dpo.records import Drop, Preference
 

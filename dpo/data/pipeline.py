@@ -21,13 +21,14 @@ from tqdm import tqdm
 
 import dpo
 from dpo.cache import cache_root, publish
+from dpo.data.cleaning.selection import Selection, select
+from dpo.data.cleaning.split import split_by_prompt
 from dpo.data.config import DataConfig, Stage
 from dpo.data.conversion import SCHEMA, TRAITS, batched
+from dpo.data.reading.opening import open_source
+from dpo.data.reading.source import Source, parse_source
+from dpo.data.rendering.tokenization import Tokenizer
 from dpo.data.report import DataReport, SourceReport
-from dpo.data.selection import Selection, select
-from dpo.data.source import Source, open_source, parse_source
-from dpo.data.split import split_by_prompt
-from dpo.data.tokenization import Tokenizer
 from dpo.data.workers import Workers
 from dpo.errors import ConfigError, DataError
 from dpo.records import Preference
@@ -179,7 +180,7 @@ def code_fingerprint(sources: Iterable[Source]) -> str:
     What such a file imports is not looked at.
     """
     package = Path(dpo.__file__).parent
-    files = [package / "records.py", *package.glob("adapters/*.py"), *package.glob("data/*.py")]
+    files = [package / "records.py", *package.glob("adapters/*.py"), *package.glob("data/**/*.py")]
     modules = {sys.modules.get(source.adapter.convert.__module__) for source in sources}
     files += [Path(file) for module in modules if (file := getattr(module, "__file__", None))]
     digest = hashlib.sha256()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo.data.config import Stage
-from dpo.data.encoding import FLAGS
+from dpo.data.rendering.encoding import FLAGS
 from dpo.errors import DataError
 from dpo.records import Drop
 

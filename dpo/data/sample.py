@@ -15,9 +15,10 @@ from dpo.adapters import get_adapter
 from dpo.data.config import DataConfig
 from dpo.data.conversion import Converted, Converter
 from dpo.data.pipeline import PreparedData, open_prepared
+from dpo.data.reading.opening import count_rows, open_source
+from dpo.data.reading.source import Source, coming_output, parse_source
+from dpo.data.rendering.tokenization import Tokenizer
 from dpo.data.report import DataReport
-from dpo.data.source import Source, coming_output, count_rows, open_source, parse_source
-from dpo.data.tokenization import Tokenizer
 from dpo.errors import SourceError
 from dpo.hub import reach_hub
 from dpo.records import Preference

@@ -16,8 +16,8 @@ from typing import Any, Self
 
 from dpo.data.config import DataConfig
 from dpo.data.conversion import Converted, Converter
-from dpo.data.source import Source, parse_source
-from dpo.data.tokenization import Tokenizer
+from dpo.data.reading.source import Source, parse_source
+from dpo.data.rendering.tokenization import Tokenizer
 from dpo.errors import DataError
 
 Batch = list[tuple[int, Any]]

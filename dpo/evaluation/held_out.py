@@ -8,11 +8,11 @@ from typing import Any
 from datasets import Dataset
 
 from dpo.data.config import DataConfig
-from dpo.data.encoding import EncodedPair, PairEncoder, load_known_template
 from dpo.data.pipeline import PreparedData, prepare
+from dpo.data.rendering.encoding import EncodedPair, PairEncoder, load_known_template
+from dpo.data.rendering.template import Template
+from dpo.data.rendering.tokenization import Tokenizer
 from dpo.data.report import DataReport
-from dpo.data.template import Template
-from dpo.data.tokenization import Tokenizer
 from dpo.errors import DataError, ModelError
 from dpo.records import Preference
 

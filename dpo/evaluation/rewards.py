@@ -18,14 +18,14 @@ from peft import PeftModel
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from dpo.engine.attention import choose_backend
+from dpo.engine.forward import PackedForward, plain_token_logps
+from dpo.engine.loading import count_tokens
+from dpo.engine.packing import Pair, pack_pairs
+from dpo.engine.planning import plan_all
+from dpo.engine.reference_pass import TOLERANCE
+from dpo.engine.support import why_padded_by_architecture
 from dpo.evaluation.measures import Measure, accuracy, mean
-from dpo.training.engine import why_padded_by_architecture
-from dpo.training.pack_loading import count_tokens
-from dpo.training.packed_attention import choose_backend
-from dpo.training.packed_forward import PackedForward, plain_token_logps
-from dpo.training.packing import Pair, pack_pairs
-from dpo.training.planning import plan_all
-from dpo.training.reference_pass import TOLERANCE
 
 TRAITS = ("source", "row", "chosen", "rejected", "chosen_ids", "rejected_ids")
 """Columns of a prepared pair that its measures need."""

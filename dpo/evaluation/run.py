@@ -14,17 +14,17 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dpo.data.config import DataConfig
+from dpo.data.rendering.tokenization import Tokenizer, load_tokenizer
 from dpo.data.report import DataReport
-from dpo.data.tokenization import Tokenizer, load_tokenizer
+from dpo.engine.reference_cache import pair_digest
 from dpo.errors import ModelError, TokenizerError
 from dpo.evaluation.benchmarks import Benchmarks
 from dpo.evaluation.held_out import HeldOut, check_same_tokens, load_held_out
 from dpo.evaluation.measures import Measure
 from dpo.evaluation.rewards import pair_logps, pair_measures
-from dpo.models import LocatedModel, locate
-from dpo.training.device import choose_device
-from dpo.training.loading import load_causal_lm, load_chat_tokenizer
-from dpo.training.reference import pair_digest
+from dpo.models.device import choose_device
+from dpo.models.loading import load_causal_lm, load_chat_tokenizer
+from dpo.models.locating import LocatedModel, locate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dpo.data.near_duplicates import are_texts_alike
+from dpo.data.cleaning.near_duplicates import are_texts_alike
 from dpo.records import Drop
 
 Pick = Literal["random", "longest", "shortest", "scorer"]

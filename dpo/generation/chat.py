@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-from dpo.data.encoding import any_of
-from dpo.data.template import Template, load_template
-from dpo.data.tokenization import Tokenizer, load_tokenizer
+from dpo.data.rendering.encoding import any_of
+from dpo.data.rendering.template import Template, load_template
+from dpo.data.rendering.tokenization import Tokenizer, load_tokenizer
 from dpo.errors import ModelError
 from dpo.generation.limits import read_limits
-from dpo.models import LocatedModel
+from dpo.models.locating import LocatedModel
 from dpo.records import Message
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpo.hub import find_file, read_json
-from dpo.models import LocatedModel
+from dpo.models.locating import LocatedModel
 
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions")
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from dpo.data.encoding import PairEncoder
-from dpo.generation.backend import Answer, Backend, open_backend
+from dpo.data.rendering.encoding import PairEncoder
+from dpo.generation.backends import open_backend
+from dpo.generation.backends.base import Answer, Backend
 from dpo.generation.candidates import Candidate, check_answer, choose_best_worst, choose_rejected
 from dpo.generation.chat import ChatEncoder
 from dpo.generation.config import GenerationConfig
 from dpo.generation.output import BatchRecord
 from dpo.generation.prompts import Prompt
-from dpo.models import LocatedModel
+from dpo.models.locating import LocatedModel
 from dpo.records import Drop, Message, Preference
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from itertools import islice
 
 from dpo.data.config import DataConfig
 from dpo.data.conversion import batched, convert_row
-from dpo.data.encoding import PairEncoder
+from dpo.data.reading.opening import open_source
+from dpo.data.reading.source import Source
+from dpo.data.rendering.encoding import PairEncoder
 from dpo.data.report import DataReport, SourceReport
-from dpo.data.source import Source, open_source
 from dpo.errors import AdapterError, TemplateError
 from dpo.generation.chat import ChatEncoder
 from dpo.generation.config import GenerationConfig

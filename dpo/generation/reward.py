@@ -11,8 +11,8 @@ from transformers import AutoModelForSequenceClassification
 
 from dpo.errors import ModelError
 from dpo.generation.chat import ChatEncoder
+from dpo.models.device import choose_device, resolve_dtype
 from dpo.records import Message
-from dpo.training.device import choose_device, resolve_dtype
 
 
 class RewardModel:

@@ -16,11 +16,12 @@ from typing import Any
 from tqdm import tqdm
 
 from dpo.data.config import DataConfig
-from dpo.data.encoding import PairEncoder, load_known_template
 from dpo.data.pipeline import check_columns_are_read, code_fingerprint
+from dpo.data.reading.opening import open_source
+from dpo.data.reading.source import Source, parse_source
+from dpo.data.rendering.encoding import PairEncoder, load_known_template
+from dpo.data.rendering.tokenization import Tokenizer, load_tokenizer
 from dpo.data.report import DataReport
-from dpo.data.source import Source, open_source, parse_source
-from dpo.data.tokenization import Tokenizer, load_tokenizer
 from dpo.errors import ConfigError, DataError
 from dpo.generation.chat import ChatEncoder
 from dpo.generation.config import DATA_FLAGS, GenerationConfig
@@ -29,7 +30,7 @@ from dpo.generation.output import BatchRecord, Output, open_output
 from dpo.generation.pairs import PairMaker
 from dpo.generation.prompts import Prompt, PromptReader, plan_batches
 from dpo.hub import weights_state
-from dpo.models import ADAPTER_CONFIG, LocatedModel, locate
+from dpo.models.locating import ADAPTER_CONFIG, LocatedModel, locate
 from dpo.records import Drop
 
 

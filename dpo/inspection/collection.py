@@ -10,13 +10,13 @@ from functools import cache
 from heapq import nlargest
 from typing import Any
 
-from dpo.data.cleaning import PairKey, find_conflicts, find_duplicates
-from dpo.data.encoding import FLAGS
-from dpo.data.near_duplicates import find_near_duplicates, signature
-from dpo.data.phrases import find_boilerplate, find_refusal
+from dpo.data.cleaning.duplicates import PairKey, find_conflicts, find_duplicates
+from dpo.data.cleaning.near_duplicates import find_near_duplicates, signature
+from dpo.data.cleaning.phrases import find_boilerplate, find_refusal
+from dpo.data.cleaning.split import prompt_key, text_key
 from dpo.data.pipeline import PreparedData
+from dpo.data.rendering.encoding import FLAGS
 from dpo.data.report import DataReport
-from dpo.data.split import prompt_key, text_key
 from dpo.inspection.statistics import Finding, Repeats, Statistics
 from dpo.records import Preference
 

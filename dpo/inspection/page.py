@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from tokenizers.decoders import DecodeStream
 
-from dpo.data.tokenization import Tokenizer
+from dpo.data.rendering.tokenization import Tokenizer
 from dpo.inspection.plots import plots
 from dpo.inspection.statistics import Statistics
 from dpo.inspection.tables import sections

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from dpo.folders import MERGE_REPORT
 from dpo.hub import is_hub_id
 from dpo.merging.check import Comparison
-from dpo.merging.folder import REPORT
 
 CARD = """\
 ---
@@ -73,7 +73,7 @@ class Merge:
     def save(self, folder: Path) -> None:
         """Write the report."""
         content = asdict(self)
-        (folder / REPORT).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (folder / MERGE_REPORT).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def save_card(self, folder: Path, place: Path) -> None:
         """Write README.md, with the front matter that the Hub reads.
@@ -91,7 +91,7 @@ class Merge:
             base=f"[{self.base}](https://huggingface.co/{self.base})" if is_hub_id(self.base) else f"`{self.base}`",
             adapter=self.adapter,
             dtype=self.dtype,
-            report=REPORT,
+            report=MERGE_REPORT,
             place=place,
         )
         (folder / "README.md").write_text(card, encoding="utf-8")

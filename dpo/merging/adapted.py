@@ -20,7 +20,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from dpo.errors import ModelError
-from dpo.models import LocatedModel
+from dpo.models.locating import LocatedModel
 
 WRAPPED = re.compile(r"\.(base_layer|token_adapter|modules_to_save\.default)(?=\.)")
 """What PEFT puts into the names of a base's parameters."""

@@ -18,8 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dpo.errors import ModelError
 from dpo.merging.options import PROMPTS
 from dpo.merging.shards import Written
-from dpo.models import LocatedModel
-from dpo.training.loading import load_causal_lm
+from dpo.models.loading import load_causal_lm
+from dpo.models.locating import LocatedModel
 
 EXACT = 1e-4
 """What float32's rounding of sums in another order may come to, of the largest logit. A wrong merge is far above it."""

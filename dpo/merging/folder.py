@@ -1,6 +1,6 @@
 """The merged model's folder: what may be there before, and what lies beside the weights. No torch."""
 
-__all__ = ["REPORT", "check_output", "write_config"]
+__all__ = ["check_output", "write_config"]
 
 import shutil
 from collections.abc import Iterable
@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpo.errors import ConfigError
-from dpo.folders import check_folder
+from dpo.folders import MERGE_REPORT, check_folder
 from dpo.hub import find_file
-from dpo.models import LocatedModel
+from dpo.models.locating import LocatedModel
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-REPORT = "merge_report.json"
-"""The account of a merge. A folder without it is none of ours, and never overwritten."""
 GENERATION = "generation_config.json"
 
 
@@ -42,7 +40,7 @@ def check_output(folder: Path, *, overwrite: bool, inputs: Iterable[str]) -> Non
         return
     if not overwrite:
         raise ConfigError(f"--output {folder} holds something.\n  Choose another folder, or pass --overwrite.")
-    if not (folder / REPORT).is_file():
+    if not (folder / MERGE_REPORT).is_file():
         raise ConfigError(f"--overwrite: {folder} holds no merge, and is left as it is.\n  Choose another folder.")
 
 

@@ -5,10 +5,10 @@ __all__ = ["locate_base"]
 from dataclasses import replace
 from pathlib import Path
 
-from dpo.embedded import find_model
 from dpo.errors import ModelError
 from dpo.hub import is_hub_id
-from dpo.models import ADAPTER_CONFIG, LocatedModel, locate
+from dpo.models.embedded import find_model
+from dpo.models.locating import ADAPTER_CONFIG, LocatedModel, locate
 
 
 def locate_base(

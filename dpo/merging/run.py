@@ -19,8 +19,8 @@ from dpo.merging.folder import write_config
 from dpo.merging.options import MergeOptions
 from dpo.merging.shards import Written, find_shards, merge_shards, why_whole
 from dpo.merging.whole import merge_whole
-from dpo.models import LocatedModel
-from dpo.training.loading import load_chat_tokenizer
+from dpo.models.loading import load_chat_tokenizer
+from dpo.models.locating import LocatedModel
 
 
 def merge(located: LocatedModel, options: MergeOptions, *, progress: bool = False) -> Merge:

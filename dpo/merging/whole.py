@@ -9,8 +9,8 @@ import torch
 from dpo.errors import ModelError
 from dpo.merging.adapted import AdaptedModel
 from dpo.merging.shards import Written
-from dpo.models import LocatedModel
-from dpo.training.loading import load_causal_lm
+from dpo.models.loading import load_causal_lm
+from dpo.models.locating import LocatedModel
 
 
 def merge_whole(

@@ -1,1 +1,1 @@
-"""Token ids in, an aligned model out. torch starts here."""
+"""Training runs: from flags to a saved model and its reports."""

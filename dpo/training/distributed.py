@@ -16,7 +16,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from transformers import TrainingArguments
 
 from dpo.errors import DPOError
-from dpo.training.memory import keep_freed_memory
+from dpo.models.memory import keep_freed_memory
 
 Result = TypeVar("Result")
 

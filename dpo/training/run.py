@@ -12,23 +12,21 @@ from transformers.trainer_utils import TrainOutput
 
 from dpo.data.config import DataConfig
 from dpo.data.pipeline import PreparedData, open_prepared, prepare
-from dpo.data.tokenization import load_tokenizer
+from dpo.data.rendering.tokenization import load_tokenizer
 from dpo.errors import ConfigError, ModelError
-from dpo.folders import RESULTS
-from dpo.recipes import asks_for_dry_run
-from dpo.training.building import build_trainer, explain_refusals
-from dpo.training.checks import WEIGHTS
-from dpo.training.config import TrainingConfig
+from dpo.folders import RESULTS, WEIGHTS
 from dpo.training.distributed import finish, is_main_process, local_main_first, say, set_up
-from dpo.training.dry_run import dry_run
-from dpo.training.flags import parse_flags, resolved_flags
-from dpo.training.lora import check_added_tokens
-from dpo.training.model import load_model, load_tokenizer_for, stop_at
-from dpo.training.same_run import NoteFacts, check_same_run, flag_facts, row_facts
-from dpo.training.sampling import SampleAnswers
-from dpo.training.starting import StartOutput
-from dpo.training.summary import describe, evaluations, summarize
-from dpo.training.trainer import RunTrainer
+from dpo.training.lifecycle.same_run import NoteFacts, check_same_run, row_facts
+from dpo.training.lifecycle.starting import StartOutput
+from dpo.training.policy.lora import check_added_tokens
+from dpo.training.policy.model import load_model, load_tokenizer_for, stop_at
+from dpo.training.reports.sampling import SampleAnswers
+from dpo.training.reports.summary import describe, evaluations, summarize
+from dpo.training.settings.flags import parse_flags, resolved_flags
+from dpo.training.settings.resolving import TrainingConfig
+from dpo.training.settings.resuming import flag_facts
+from dpo.training.trainers.base import RunTrainer
+from dpo.training.trainers.building import build_trainer, explain_refusals
 
 
 def run(argv: list[str]) -> None:
@@ -37,9 +35,6 @@ def run(argv: list[str]) -> None:
     Raises:
         DPOError: a mistake the user can mend, found before anything is written where that is possible.
     """
-    if asks_for_dry_run(argv):
-        dry_run(argv)
-        return
     data, flags = parse_flags(argv)
     set_up(deepspeed=bool(flags["deepspeed"]), spread=bool(flags["device_map"]))
     try:
@@ -52,7 +47,7 @@ def train(data: DataConfig, config: TrainingConfig) -> None:
     located, prepared = config.located, local_main_first(lambda: prepare_rows(data, config))
     facts = row_facts(prepared.train)
     if not config.ignore_data_skip:
-        check_same_run(config, facts)
+        check_same_run(config.resume_from_checkpoint, facts)
     say(f"\n{prepared.report.table()}\n\n{describe(config)}\n")
 
     tokenizer = load_tokenizer_for(located, config, prepared)
@@ -72,7 +67,7 @@ def train(data: DataConfig, config: TrainingConfig) -> None:
     if config.sample_prompts:
         trainer.add_callback(samples)
     trainer.add_callback(NoteFacts(flag_facts(config) | facts))
-    trainer.add_callback(StartOutput(config, prepared))
+    trainer.add_callback(StartOutput(config, prepared, overwrite=config.overwrite_output_dir))
     result = train_or_explain(trainer, config)
     evaluate_at_end(trainer)
     save(trainer, data, config, result.metrics | trainer.totals(), samples)

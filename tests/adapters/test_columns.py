@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from dpo.data.pipeline import prepare
-from dpo.data.source import open_source, parse_source
-from dpo.data.tokenization import Tokenizer
+from dpo.data.reading.opening import open_source
+from dpo.data.reading.source import parse_source
+from dpo.data.rendering.tokenization import Tokenizer
 from dpo.errors import ConfigError, SourceError
 from dpo.records import Preference
 from tests.adapters.rows import convert, reasons

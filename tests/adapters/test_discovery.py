@@ -7,7 +7,7 @@ import pytest
 
 import dpo.adapters
 from dpo.adapters import find_adapters, get_adapter, load_adapter
-from dpo.data.source import parse_source
+from dpo.data.reading.source import parse_source
 from dpo.errors import AdapterError
 
 ADAPTER = """

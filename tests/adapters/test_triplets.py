@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from dpo.data.source import open_source, parse_source
+from dpo.data.reading.opening import open_source
+from dpo.data.reading.source import parse_source
 from dpo.errors import SourceError
 from dpo.records import Preference
 from tests.adapters.rows import convert, detail, reasons

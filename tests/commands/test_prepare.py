@@ -9,7 +9,7 @@ import pytest
 from dpo.cli import main
 from dpo.data.config import DataConfig
 from dpo.data.pipeline import open_prepared, prepare
-from dpo.data.tokenization import load_tokenizer
+from dpo.data.rendering.tokenization import load_tokenizer
 from dpo.errors import ConfigError, DataError
 from tests.builders import SAMPLES, save_tokenizer, train_byte_level
 

@@ -9,7 +9,7 @@ import pytest
 
 from dpo.data.config import DataConfig
 from dpo.data.pipeline import PreparedData, prepare
-from dpo.data.tokenization import Tokenizer, load_tokenizer
+from dpo.data.rendering.tokenization import Tokenizer, load_tokenizer
 from dpo.errors import ConfigError, DataError, SourceError
 from tests.builders import SAMPLES
 from tests.conftest import WriteRows

@@ -18,7 +18,7 @@ from dpo.data.config import DataConfig
 from dpo.data.conversion import convert_row
 from dpo.data.malformed import mutate
 from dpo.data.pipeline import PreparedData, prepare
-from dpo.data.tokenization import Tokenizer, load_tokenizer
+from dpo.data.rendering.tokenization import Tokenizer, load_tokenizer
 from dpo.errors import AdapterError, ConfigError, DataError, DPOError, SourceError, TemplateError
 from dpo.records import Drop, Preference
 from tests.builders import SAMPLES, data_config, pair, save_tokenizer, train_byte_level
@@ -441,6 +441,9 @@ class TestReuse:
         (package / "adapters" / "my_votes.py").write_text("# a user's own adapter")
         prepared(spec)
         assert builds == ["built", "built"]
+        (package / "data" / "rendering" / "more.py").write_text("# code in a folder of the data pipeline")
+        prepared(spec)
+        assert builds == ["built", "built", "built"]
 
 
 class TestConvertRow:

@@ -8,9 +8,10 @@ import pyarrow.parquet
 import pytest
 
 from dpo.data.pipeline import prepare
+from dpo.data.reading.opening import count_rows
+from dpo.data.reading.source import parse_source
+from dpo.data.rendering.tokenization import Tokenizer
 from dpo.data.sample import NUM_ROWS, read_sample
-from dpo.data.source import count_rows, parse_source
-from dpo.data.tokenization import Tokenizer
 from dpo.errors import SourceError
 from tests.builders import SAMPLES, data_config
 from tests.conftest import WriteRows

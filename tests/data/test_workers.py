@@ -14,7 +14,7 @@ import pytest
 from dpo.data import workers
 from dpo.data.config import DataConfig
 from dpo.data.pipeline import PreparedData, prepare
-from dpo.data.tokenization import load_tokenizer
+from dpo.data.rendering.tokenization import load_tokenizer
 from dpo.errors import AdapterError, DataError
 from tests.builders import ROOT
 from tests.conftest import WriteRows

@@ -6,7 +6,7 @@ import pytest
 
 from dpo.cli import main
 from dpo.data.config import DataConfig
-from dpo.data.tokenization import Tokenizer, load_tokenizer
+from dpo.data.rendering.tokenization import Tokenizer, load_tokenizer
 from dpo.errors import DataError, ModelError
 from dpo.evaluation.held_out import check_same_tokens, load_held_out
 from tests.builders import SAMPLES, save_tokenizer, train_byte_level

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, set_seed
 
-from dpo.data.template import TEMPLATES
+from dpo.data.rendering.template import TEMPLATES
 from tests.builders import CHATML, save_tokenizer, train_byte_level
 
 SIZES = {

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dpo.generation.limits import Limits, read_limits
-from dpo.models import LocatedModel
+from dpo.models.locating import LocatedModel
 
 
 @pytest.mark.parametrize(

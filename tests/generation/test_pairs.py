@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from dpo.data.encoding import PairEncoder, any_of
-from dpo.data.template import load_template
-from dpo.data.tokenization import load_tokenizer
-from dpo.generation.backend import Answer
+from dpo.data.rendering.encoding import PairEncoder, any_of
+from dpo.data.rendering.template import load_template
+from dpo.data.rendering.tokenization import load_tokenizer
+from dpo.generation.backends.base import Answer
 from dpo.generation.chat import ChatEncoder
 from dpo.generation.config import GenerationConfig
 from dpo.generation.pairs import PairMaker
 from dpo.generation.prompts import Prompt
 from dpo.generation.reward import RewardModel
-from dpo.models import locate
+from dpo.models.locating import locate
 from dpo.records import Preference
 from tests.builders import assistant, pair
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from dpo.data.encoding import PairEncoder
+from dpo.data.reading.source import parse_source
+from dpo.data.rendering.encoding import PairEncoder
+from dpo.data.rendering.template import load_template
+from dpo.data.rendering.tokenization import Tokenizer
 from dpo.data.report import DataReport
-from dpo.data.source import parse_source
-from dpo.data.template import load_template
-from dpo.data.tokenization import Tokenizer
 from dpo.generation.chat import ChatEncoder
 from dpo.generation.config import GenerationConfig
 from dpo.generation.limits import Limits

@@ -8,7 +8,7 @@ import pytest
 
 from dpo.data.config import DataConfig
 from dpo.data.pipeline import prepare
-from dpo.data.tokenization import load_tokenizer
+from dpo.data.rendering.tokenization import load_tokenizer
 from dpo.inspection.collection import inspect_pairs, main_script
 from dpo.inspection.statistics import Repeats, Statistics, quantile
 from tests.builders import SAMPLES

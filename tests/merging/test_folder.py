@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from dpo.errors import ConfigError
-from dpo.merging.folder import REPORT, check_output
+from dpo.folders import MERGE_REPORT
+from dpo.merging.folder import check_output
 
 
 def test_a_new_or_empty_folder_is_taken(tmp_path: Path) -> None:
@@ -24,7 +25,7 @@ def test_only_a_merge_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ConfigError, match="holds no merge, and is left as it is"):
         check_output(tmp_path, overwrite=True, inputs=())
-    (tmp_path / REPORT).write_text("{}")
+    (tmp_path / MERGE_REPORT).write_text("{}")
     check_output(tmp_path, overwrite=True, inputs=())
 
 
@@ -33,7 +34,7 @@ def test_what_the_merge_reads_is_never_overwritten(output: str, tmp_path: Path) 
     base = tmp_path / "base"
     base.mkdir()
     for folder in (tmp_path, base):
-        (folder / REPORT).write_text("{}")
+        (folder / MERGE_REPORT).write_text("{}")
     with pytest.raises(ConfigError, match="which the merge reads"):
         check_output(tmp_path / output, overwrite=True, inputs=(str(base),))
     check_output(base / "merged", overwrite=False, inputs=(str(base),))

@@ -19,7 +19,7 @@ import pathlib, sys
 import torch
 from dpo.merging.names import locate_base
 from dpo.merging.run import MergeOptions, merge
-from dpo.training.loading import load_causal_lm
+from dpo.models.loading import load_causal_lm
 
 def merge_by_shard(adapter, output):
     options = MergeOptions(base="b", adapter="a", output=pathlib.Path(output), max_shard_size="5MB", check_prompts=0)

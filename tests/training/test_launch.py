@@ -13,8 +13,8 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, FalconConfig, FalconForCausalLM
 
 from dpo.cli import main as cli
-
-from .conftest import ROOT, Launch
+from tests.builders import ROOT
+from tests.conftest import Launch
 
 LOG_2 = 0.6931
 LAUNCHERS = {

@@ -9,8 +9,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from .conftest import ROOT, Launch
-from .test_launch import LOG_2, short_run, train_losses
+from tests.builders import ROOT
+from tests.conftest import Launch
+from tests.training.test_launch import LOG_2, short_run, train_losses
 
 TELL_SHARDS = Path(__file__).parent / "tell_shards.py"
 TWO_RANKS = ["deepspeed", "--num_gpus", "2", "--master_port", "29617"]

@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
-from .conftest import ROOT
+from tests.builders import ROOT
 
 spec = importlib.util.spec_from_file_location("main_script", ROOT / "main.py")
 assert spec is not None and spec.loader is not None

@@ -1,0 +1,12 @@
+"""The commands that a stage of a recipe may name, by recipe_file.COMMANDS."""
+
+__all__ = ["STAGE_COMMANDS"]
+
+from typing import TYPE_CHECKING
+
+from dpo.commands import evaluate, generate, merge
+
+if TYPE_CHECKING:
+    from dpo.recipes.stage_commands import StageCommands
+
+STAGE_COMMANDS: "StageCommands" = {"merge": merge, "generate": generate, "evaluate": evaluate}

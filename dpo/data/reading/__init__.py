@@ -1,0 +1,1 @@
+"""From an entry of --datasets to raw rows."""

@@ -1,0 +1,150 @@
+"""An entry of --datasets: which adapter reads which file, folder of files or Hub data set."""
+
+__all__ = ["Source", "check_sources", "coming_output", "parse_source"]
+
+import random
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+
+from dpo.adapters import get_adapter
+from dpo.adapters.base import Adapter
+from dpo.data.reading.files import FORMATS
+from dpo.data.reading.hub import load_hub_dataset
+from dpo.errors import SourceError
+from dpo.folders import files_fingerprint, find_output, similar_path
+
+SAMPLING_BLOCK = 100
+"""Rows among which a fraction is drawn. The share is exact over every full block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One entry of --datasets, resolved."""
+
+    spec: str
+    """As the user wrote it; the source's name in every report."""
+    adapter: Adapter
+    files: tuple[Path, ...] = ()
+    """Local files, sorted. Empty for a Hub data set."""
+    hub_id: str | None = None
+    split: str | None = None
+    fraction: float = 1.0
+    """Share of the rows to use, in (0, 1]."""
+
+    def fingerprint(self) -> str:
+        """Changes when the rows may have: sizes and times of local files, or the Hub's own fingerprint."""
+        if self.hub_id is not None:
+            return f"{self.hub_id}:{self.split}:{load_hub_dataset(self.hub_id, self.split)._fingerprint}"
+        return files_fingerprint(self.files)
+
+    def is_sampled(self, row_number: int, seed: int) -> bool:
+        """Whether the fraction takes this row: its share of every full block of rows, drawn by the seed."""
+        if self.fraction == 1:
+            return True
+        block, place = divmod(row_number, SAMPLING_BLOCK)
+        turn = block * SAMPLING_BLOCK + shuffled_block(f"{seed}:{self.spec}:{block}")[place]
+        share = Fraction(str(self.fraction))  # the decimal that was written: 100 * 0.29 is 28.999... as a float
+        return int((turn + 1) * share) > int(turn * share)
+
+
+@lru_cache(maxsize=1)
+def shuffled_block(seed: str) -> list[int]:
+    return random.Random(seed).sample(range(SAMPLING_BLOCK), SAMPLING_BLOCK)
+
+
+def parse_source(spec: str, adapter_files: tuple[Path, ...] = ()) -> Source:
+    """Read ADAPTER[=SOURCE][:SPLIT][@FRACTION].
+
+    Args:
+        spec: "nectar", "ultrafeedback=rows.parquet", "triplets=org/name:train", "orca_dpo_pairs@0.5".
+        adapter_files: Adapters elsewhere, which the spec may name.
+
+    Raises:
+        AdapterError: there is no such adapter.
+        SourceError: the file is missing or of no known kind, or the fraction is not in (0, 1].
+    """
+    rest, _, fraction_text = spec.rpartition("@")
+    fraction = 1.0
+    if rest and re.fullmatch(r"[\d.eE+-]+", fraction_text):
+        try:
+            fraction = float(fraction_text)
+        except ValueError:
+            fraction = 0.0
+        if not 0 < fraction <= 1:
+            raise SourceError(f"{spec}: the fraction after '@' is '{fraction_text}', expected a number in (0, 1]")
+    else:
+        rest = spec
+    name, equals, location = rest.partition("=")
+    if not equals and ("/" in name or name.endswith(FORMATS)):
+        raise SourceError(
+            f"{spec}: a file, folder or Hub id needs the adapter that reads it.\n"
+            f"  Write ADAPTER={spec}; `python -m dpo adapters` lists them."
+        )
+    if not equals:
+        name, _, split = name.partition(":")
+        adapter = get_adapter(name, adapter_files)
+        if adapter.hub_id is None:
+            raise SourceError(
+                f"{spec}: '{name}' is a format and no data set.\n  Name the rows: {name}=path/to/rows.jsonl"
+            )
+        return Source(
+            spec=spec, adapter=adapter, hub_id=adapter.hub_id, split=split or adapter.split, fraction=fraction
+        )
+    adapter = get_adapter(name, adapter_files)
+    if location and Path(location).exists():
+        return Source(spec=spec, adapter=adapter, files=list_files(Path(location)), fraction=fraction)
+    folder, _, split = location.rpartition(":")
+    if folder and Path(folder).is_dir():
+        return Source(spec=spec, adapter=adapter, files=list_files(Path(folder), split), fraction=fraction)
+    hub_id, _, split = location.partition(":")
+    if re.fullmatch(r"[\w-]+/[\w.-]+", hub_id) and not hub_id.endswith(FORMATS):
+        return Source(spec=spec, adapter=adapter, hub_id=hub_id, split=split or adapter.split, fraction=fraction)
+    raise SourceError(
+        f"{spec}: there is no file or folder '{location}'.{similar_path(location)}\n"
+        f"  Expected a file or folder of {', '.join(FORMATS)}, or a Hub id such as {adapter.hub_id or 'org/name'}."
+    )
+
+
+def check_sources(specs: Collection[str], adapter_files: tuple[Path, ...], coming: Collection[str]) -> None:
+    """Refuse sources of which it can be seen that they could not be read, before anything is.
+
+    Args:
+        specs: As in --datasets.
+        adapter_files: Adapters elsewhere, which the specs may name.
+        coming: Files and folders that are made before the sources are read.
+
+    Raises:
+        DPOError: as parse_source.
+    """
+    for spec in specs:
+        if coming_output(spec, coming) is None:
+            parse_source(spec, adapter_files)
+        else:
+            get_adapter(spec.partition("=")[0], adapter_files)
+
+
+def coming_output(spec: str, coming: Collection[str]) -> str | None:
+    """Which of the files and folders that are yet to be made a source reads, where that is not there."""
+    output = find_output(spec.partition("=")[2], coming, in_folder=True)
+    return None if output is None or Path(output).expanduser().exists() else output
+
+
+def list_files(path: Path, split: str = "") -> tuple[Path, ...]:
+    """The files to read: the file itself, or those below the folder that have a known ending, sorted by name.
+
+    Args:
+        path: File or folder.
+        split: Text that a file's name or its subfolder must hold, where a folder has several splits.
+    """
+    below = sorted(f for f in path.rglob("*") if f.suffix in FORMATS and split in str(f.relative_to(path)))
+    files = (path,) if path.is_file() else tuple(below)
+    if not files:
+        named = f" with '{split}' in its name" if split else ""
+        raise SourceError(f"{path}: the folder holds no {', '.join(FORMATS)} file{named}")
+    if files[0].suffix not in FORMATS:
+        raise SourceError(f"{path}: the ending '{path.suffix}' is not one of {', '.join(FORMATS)}")
+    return files

@@ -1,0 +1,118 @@
+"""From data sets and plans to this rank's packs."""
+
+__all__ = ["PackedPairs", "TrainBatches", "count_tokens", "pack_loader"]
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset as PairDataset
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from dpo.engine.order import EpochOrder
+from dpo.engine.packing import pack_pairs
+from dpo.engine.planning import MicroBatch, plan_micro_batches, steps_of
+
+PARTS = ("prompt_ids", "chosen_ids", "rejected_ids")
+COUNT_ROWS = 10_000
+"""Rows whose tokens are counted at once."""
+
+
+def count_tokens(dataset: PairDataset) -> list[int]:
+    """Packed length of each pair of a data set: its prompt once, and both completions."""
+    counts: list[int] = []
+    for batch in dataset.select_columns(list(PARTS)).with_format("arrow").iter(COUNT_ROWS):
+        prompt, chosen, rejected = (pc.list_value_length(batch.column(part)) for part in PARTS)
+        counts += pc.add(pc.add(prompt, chosen), rejected).to_pylist()
+    return counts
+
+
+class PackedPairs(Dataset[dict[str, Any]]):
+    """Packs of a data set, by what they are to hold.
+
+    Args:
+        pairs: Pairs with prompt_ids, chosen_ids, rejected_ids.
+        reference_logps: The reference's, float32 (pairs, 2), where they are known.
+        weights: What each pair counts in the loss, float32 (pairs,). None: 1.
+    """
+
+    def __init__(
+        self, pairs: PairDataset, reference_logps: torch.Tensor | None, weights: torch.Tensor | None = None
+    ) -> None:
+        self.pairs = pairs
+        self.reference_logps = reference_logps
+        self.weights = weights
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, batch: MicroBatch) -> dict[str, Any]:
+        rows = list(batch.pairs)
+        known = None if self.reference_logps is None else self.reference_logps[rows].flatten()
+        pairs = self.pairs.select(rows).to_list()
+        weights = None if self.weights is None else self.weights[rows]
+        pack = pack_pairs(pairs, rows, is_filler=batch.is_filler, reference_logps=known, weights=weights)
+        return {"input_ids": pack.input_ids, "pack": pack}  # input_ids, for what transformers counts
+
+
+class TrainBatches(Sampler[list[MicroBatch]]):
+    """This rank's micro-batches of an epoch, step after step.
+
+    Args:
+        order: The pairs in the order of the epoch.
+        tokens: Packed length of each pair.
+        global_batch_size: Pairs a step.
+        num_micro_batches: Micro-batches a rank and step.
+        rank: This rank.
+        world_size: Number of ranks.
+        drop_last: Whether to leave a short last step out.
+    """
+
+    def __init__(
+        self,
+        order: EpochOrder,
+        tokens: Sequence[int],
+        *,
+        global_batch_size: int,
+        num_micro_batches: int,
+        rank: int,
+        world_size: int,
+        drop_last: bool,
+    ) -> None:
+        self.order = order
+        self.tokens = tokens
+        self.global_batch_size = global_batch_size
+        self.num_micro_batches = num_micro_batches
+        self.rank = rank
+        self.world_size = world_size
+        self.drop_last = drop_last
+
+    def steps(self) -> list[list[int]]:
+        return steps_of(self.order, global_batch_size=self.global_batch_size, drop_last=self.drop_last)
+
+    def __len__(self) -> int:
+        return len(self.steps()) * self.num_micro_batches
+
+    def __iter__(self) -> Iterator[list[MicroBatch]]:
+        for step in self.steps():
+            for row in plan_micro_batches(
+                step, self.tokens, world_size=self.world_size, num_micro_batches=self.num_micro_batches
+            ):
+                yield [row[self.rank]]
+
+
+def pack_loader(pairs: PackedPairs, batches: Any, **options: Any) -> DataLoader[dict[str, Any]]:
+    """A loader of one pack after the other.
+
+    Args:
+        pairs: What to pack.
+        batches: This rank's micro-batches, each in a list of its own.
+        options: Of torch's DataLoader.
+    """
+    return DataLoader(pairs, batch_sampler=batches, collate_fn=only_one, **options)
+
+
+def only_one(items: list[dict[str, Any]]) -> dict[str, Any]:
+    (item,) = items
+    return item

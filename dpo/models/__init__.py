@@ -1,0 +1,1 @@
+"""Models: where they lie, how they are loaded, and on which device. Nothing here knows of training."""

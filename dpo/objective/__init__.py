@@ -1,0 +1,1 @@
+"""From log-probabilities to losses and metrics. Knows packs, and nothing of flags or trainers."""

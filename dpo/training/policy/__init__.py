@@ -1,0 +1,1 @@
+"""The model that is trained: loading it, and its LoRA adapter."""

@@ -1,0 +1,155 @@
+"""LoRA: small matrices beside a model's layers that learn while the model stays as it is.
+
+Hu et al. 2021, arXiv:2106.09685; QLoRA: Dettmers et al. 2023, arXiv:2305.14314.
+"""
+
+__all__ = [
+    "base_model",
+    "check_added_tokens",
+    "check_loaded_adapter",
+    "complete_reference_adapter",
+    "describe_adapter",
+    "describe_reference",
+    "drop_reference_adapter",
+    "lora_config",
+    "quantization",
+]
+
+from collections.abc import Sequence
+
+from peft import LoraConfig, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from dpo.errors import ConfigError, ModelError
+from dpo.models.locating import LocatedModel
+from dpo.training.settings.resolving import TrainingConfig
+
+LAYERS = (nn.Linear, Conv1D)
+
+
+def check_added_tokens(config: TrainingConfig, added_tokens: Sequence[str]) -> None:
+    """Refuse new control tokens beside an adapter.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    if added_tokens and config.trains_adapter:
+        raise ConfigError(
+            f"--add_control_tokens adds {', '.join(added_tokens)}, whose embeddings an adapter does not train."
+            "\n  Choose a --template whose tokens the model has, such as 'model', or train the whole model first."
+        )
+
+
+def quantization(config: TrainingConfig) -> BitsAndBytesConfig | None:
+    """QLoRA's: nf4, whose constants are quantized too."""
+    if not config.load_in_4bit:
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=config.dtype,
+    )
+
+
+def lora_config(config: TrainingConfig, model: PreTrainedModel, *, revision: str | None = None) -> LoraConfig | None:
+    """The adapter that the flags ask for, as PEFT takes it; None where they ask for none.
+
+    Args:
+        config: The run's flags.
+        model: What it is put on; its weights are not looked at.
+        revision: Of the model on the Hub, by which the adapter will find it again.
+
+    Raises:
+        ConfigError: a target is no layer of the model, or its head. The message lists the layers there are.
+    """
+    if config.lora_rank is None:
+        return None
+    if config.lora_target_modules:
+        check_targets(config.lora_target_modules, model)
+    return LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=2 * config.lora_rank if config.lora_alpha is None else config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=config.lora_target_modules or "all-linear",  # PEFT's word leaves the head out
+        use_dora=config.use_dora,
+        use_rslora=config.use_rslora,
+        revision=revision,
+        task_type="CAUSAL_LM",
+    )
+
+
+def describe_adapter(adapter: LoraConfig) -> str:
+    """What a run says of its adapter."""
+    kind = "DoRA" if adapter.use_dora else "LoRA"
+    layers = (
+        "all linear layers" if isinstance(adapter.target_modules, str) else ", ".join(sorted(adapter.target_modules))
+    )
+    scale = "alpha / sqrt(rank)" if adapter.use_rslora else "alpha / rank"
+    return f"{kind}, rank {adapter.r}, alpha {adapter.lora_alpha:g} ({scale}), on {layers}"
+
+
+def describe_reference(located: LocatedModel) -> str:
+    """What the reference of a run with an adapter is."""
+    if located.adapter is None:
+        return f"{located.base}, the model without the adapter"
+    return f"the adapter {located.adapter} as it is now, on {located.base}"
+
+
+def check_targets(targets: list[str], model: PreTrainedModel) -> None:
+    head = model.get_output_embeddings()
+    layers = [name for name, module in model.named_modules() if isinstance(module, LAYERS) and module is not head]
+    candidates = sorted({name.rpartition(".")[2] for name in layers})
+    of_head = [name for name, module in model.named_modules() if module is head]
+    for target in targets:
+        if any(name == target or name.endswith(f".{target}") for name in of_head):
+            raise ConfigError(
+                f"--lora_target_modules {target}: the head takes no adapter, since log-probabilities are computed from "
+                f"its weights.\n  Candidates: {', '.join(candidates)}"
+            )
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            raise ConfigError(
+                f"--lora_target_modules {target}: {type(model).__name__} has no such layer.\n"
+                f"  Candidates: {', '.join(candidates)}"
+            )
+
+
+def check_loaded_adapter(model: PreTrainedModel | PeftModel) -> None:
+    """Refuse an adapter on the head, which check_targets refuses of a new one.
+
+    Raises:
+        ModelError: it is on the head.
+    """
+    if isinstance(model, PeftModel) and isinstance(model.get_output_embeddings(), BaseTunerLayer):
+        raise ModelError(
+            "--model_name_or_path is an adapter on the head too, which takes none here, since log-probabilities are "
+            "computed from its weights.\n  Merge the adapter first: python -m dpo merge"
+        )
+
+
+def base_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def complete_reference_adapter(model: nn.Module) -> None:
+    """Make the copy of an adapter that TRL keeps as its reference equal to the adapter, whatever that is made of.
+
+    TRL (1.16) copies parameters with ".default." in their names. PEFT's names end with ".default" for LoRA on
+    embeddings, single tokens and IA3, which would begin anew in the reference.
+    """
+    if not (isinstance(model, PeftModel) and "ref" in model.peft_config):
+        return
+    for name, parameter in model.named_parameters():
+        parts = name.split(".")
+        if "default" in parts:
+            copy = model.get_parameter(".".join("ref" if part == "default" else part for part in parts))
+            copy.data.copy_(parameter.data)
+
+
+def drop_reference_adapter(model: nn.Module) -> None:
+    """Let go of the copy of an adapter that TRL keeps as its reference."""
+    if isinstance(model, PeftModel) and "ref" in model.peft_config:
+        model.delete_adapter("ref")

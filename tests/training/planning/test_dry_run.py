@@ -1,0 +1,250 @@
+"""--dry_run: what is said of a run, and that nothing comes of it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from dpo.commands.train import run
+from dpo.errors import ConfigError, DPOError
+from tests.builders import ROOT
+
+Say = Callable[..., str]
+
+
+@pytest.fixture
+def say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Say:
+    """What main.py --dry_run prints, beside which it must leave nothing."""
+
+    def dry_run(*flags: str) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        run([*flags, "--dry_run"])
+        assert sorted(tmp_path.rglob("*")) == before
+        assert not torch.distributed.is_initialized()
+        return capsys.readouterr().out
+
+    return dry_run
+
+
+@pytest.fixture
+def flags(tiny_model: Path, rows: Path, tmp_path: Path) -> list[str]:
+    return [
+        *("--datasets", f"triplets={rows}", "--model_name_or_path", str(tiny_model)),
+        *("--output_dir", str(tmp_path / "out"), "--validation_split", "0.25"),
+    ]
+
+
+def write_recipe(tmp_path: Path, text: str) -> list[str]:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    return ["--config", str(file)]
+
+
+def test_a_run_is_told_from_its_model_to_its_output(
+    say: Say, flags: list[str], tiny_model: Path, tmp_path: Path
+) -> None:
+    said = say(*flags, "--global_batch_size", "8", "--per_device_train_batch_size", "2", "--num_train_epochs", "2")
+    assert f"model: {tiny_model}, LlamaForCausalLM of " in said
+    assert "global batch: 8 pairs = 2 at once x 1 device(s) x 4 accumulation step(s)" in said
+    assert "loss sigmoid, beta 0.1" in said
+    assert "  24    24  none" in said, "the account of the rows"
+    assert "an epoch: about 18 pairs, 3 steps; the run: 6 steps" in said
+    assert "memory of a device, without DeepSpeed, on 1 device(s):" in said
+    assert said.rstrip().endswith(f"output_dir: {tmp_path / 'out'}")
+    assert "stand-in" not in said
+
+
+def test_a_step_counts_each_prompt_once_and_unshared_twice(say: Say, tiny_model: Path, tmp_path: Path) -> None:
+    """One pair of 10 + 2 + 3 characters between control tokens, eight times a step."""
+    file = tmp_path / "one.jsonl"
+    file.write_text(json.dumps({"prompt": "zq", "chosen": "x", "rejected": "yy"}))
+    said = say(
+        *("--datasets", f"triplets={file}", "--model_name_or_path", str(tiny_model)),
+        *("--output_dir", str(tmp_path / "out"), "--global_batch_size", "8"),
+    )
+    (line,) = [line for line in said.splitlines() if line.startswith("whole")]
+    lengths = {
+        row.split()[0]: int(row.split()[-1])
+        for row in said.splitlines()
+        if row.startswith(("prompt", "chosen", "rejected"))
+    }
+    assert (lengths["chosen"], lengths["rejected"]) == (2, 3)
+    shared = 8 * (lengths["prompt"] + 5)
+    assert f"a step: about {shared:,} tokens with prompts shared, {shared + 8 * lengths['prompt']:,} unshared" in said
+    assert int(line.split()[-1]) == lengths["prompt"] + 3
+
+
+def test_devices_that_are_not_here_are_planned_for(say: Say, flags: list[str]) -> None:
+    zero = str(ROOT / "ds_configs/zero3.json")
+    said = say(*flags, "--num_devices", "4", "--deepspeed", zero, "--bf16", "--global_batch_size", "16")
+    assert "16 pairs = 4 at once x 4 device(s) x 1 accumulation step(s)" in said
+    assert "bfloat16 weights, bfloat16 compute" in said and "ZeRO stage: 3" in said
+    assert "memory of a device, at ZeRO-3, on 4 device(s):" in said
+    assert "= 12 bytes x" in said and "/ 4 devices" in said
+
+
+def test_a_launcher_s_number_of_devices_is_taken_and_its_other_ranks_are_silent(
+    say: Say, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert "x 2 device(s) x" in say(*flags)
+    monkeypatch.setenv("RANK", "1")
+    assert say(*flags) == ""
+
+
+def test_micro_batches_grow_in_number_to_stay_within_their_bound(say: Say, flags: list[str]) -> None:
+    few = say(*flags, "--global_batch_size", "8", "--per_device_train_batch_size", "8")
+    assert "its micro-batches: 1 on each of 1 device(s)" in few
+    more = say(
+        *flags, "--global_batch_size", "8", "--per_device_train_batch_size", "8", "--max_tokens_per_micro_batch", "300"
+    )
+    assert "its micro-batches: 1 on each" not in more
+    with pytest.raises(ConfigError, match="a pair of the sample has"):
+        run([*flags, "--dry_run", "--max_tokens_per_micro_batch", "5"])
+
+
+def test_what_compares_pairs_is_said_to_be_left_out(say: Say, flags: list[str]) -> None:
+    said = say(*flags, "--drop_duplicates", "exact", "--max_pairs_per_prompt", "3")
+    assert "decided over all rows, and not here: --drop_duplicates, --max_pairs_per_prompt" in said
+
+
+def test_a_sample_of_which_nothing_is_kept_is_a_warning(say: Say, flags: list[str]) -> None:
+    assert "warning: none of these rows is kept" in say(*flags, "--max_length", "3")
+
+
+def test_a_finished_run_is_left_alone(say: Say, flags: list[str], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "train_results.json").write_text("{}")
+    assert f"output_dir: {tmp_path / 'out'} holds a finished run already" in say(*flags)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--beta", "-1"], "--beta -1.0: expected a number above 0"),
+        (["--global_batch_size", "3", "--num_devices", "2"], "global batch size 3 does not divide"),
+        (["--num_devices", "0"], "--num_devices 0: expected a number from 1 on"),
+        (["--datasets", "nectarine"], "unknown adapter 'nectarine'"),
+        (["--template", "llama3"], "--add_control_tokens"),
+        (["--deepspeed", "none.json"], "cannot be read"),
+        (["--lora_rank", "4", "--lora_target_modules", "lm_head"], "the head takes no adapter"),
+        (["--lora_rank", "4", "--template", "llama3", "--add_control_tokens"], "an adapter does not train"),
+    ],
+)
+def test_a_mistake_that_the_run_would_meet_is_met_here(flags: list[str], more: list[str], message: str) -> None:
+    with pytest.raises(DPOError) as caught:
+        run([*flags, "--dry_run", *more])
+    assert message in str(caught.value)
+
+
+def test_a_new_adapter_on_an_adapter_is_refused(flags: list[str], tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_model)}))
+    with pytest.raises(ConfigError, match=r"--lora_rank 4: .* is an adapter already"):
+        run([*flags, "--dry_run", "--model_name_or_path", str(tmp_path / "adapter"), "--lora_rank", "4"])
+
+
+def test_devices_are_planned_for_with_a_dry_run_alone(flags: list[str]) -> None:
+    with pytest.raises(ConfigError, match="beside --dry_run"):
+        run([*flags, "--num_devices", "2"])
+
+
+class TestRecipes:
+    def test_all_stages_are_told_in_order_each_from_the_model_of_the_one_before(
+        self, say: Say, tiny_model: Path, rows: Path, tmp_path: Path
+    ) -> None:
+        recipe = write_recipe(
+            tmp_path,
+            f"model_name_or_path: {tiny_model}\ndatasets: ['triplets={rows}']\nstages:\n"
+            f"  - dpo: {{output_dir: {tmp_path}/one}}\n"
+            f"  - merge: {{model: {tiny_model}, adapter: {tmp_path}/one, output: {tmp_path}/merged}}\n"
+            f"  - dpo: {{name: again, model_name_or_path: {tmp_path}/merged, output_dir: {tmp_path}/two}}\n",
+        )
+        said = say(*recipe)
+        stages = [line for line in said.splitlines() if line.startswith("== ")]
+        assert stages == [
+            f"== {name}: stage {number} of 3 in {tmp_path}/recipe.yaml"
+            for number, name in enumerate(("dpo", "merge", "again"), 1)
+        ]
+        assert "would run: python -m dpo merge --model" in said
+        assert said.count("stand-in") == 1
+        assert f"stand-in: {tmp_path}/merged is not there yet: configuration and tokenizer of {tiny_model}" in said
+        assert said.count("  24    24  none") == 4, "two stages, each with its source and the total"
+        only = say(*recipe, "--stage", "again")
+        assert only.count("== ") == 1 and "stage 3 of 3" in only
+
+    def test_an_adapter_that_a_stage_makes_is_gone_on_with_until_it_is_merged(
+        self, say: Say, tiny_model: Path, rows: Path, tmp_path: Path
+    ) -> None:
+        recipe = write_recipe(
+            tmp_path,
+            f"model_name_or_path: {tiny_model}\ndatasets: ['triplets={rows}']\nstages:\n"
+            f"  - sft: {{output_dir: {tmp_path}/sft, lora_rank: 4}}\n"
+            f"  - dpo: {{output_dir: {tmp_path}/one, model_name_or_path: {tmp_path}/sft}}\n"
+            f"  - dpo: {{name: more, output_dir: {tmp_path}/two, model_name_or_path: {tmp_path}/one}}\n"
+            f"  - merge: {{adapter: {tmp_path}/two, output: {tmp_path}/merged}}\n"
+            f"  - dpo: {{name: whole, output_dir: {tmp_path}/three, model_name_or_path: {tmp_path}/merged}}\n",
+        )
+        sft, dpo, more, merge, whole = say(*recipe).split("\n== ")[1:]
+        (trained,) = [line for line in sft.splitlines() if line.startswith("  optimizer")]
+        assert "learning rate 0.0002" in sft and "an adapter of" in sft
+        for stage in (dpo, more):
+            assert "learning rate 1e-05" in stage and trained in stage
+            assert f"configuration and tokenizer of {tiny_model}" in stage
+        assert merge.startswith("merge")
+        assert "learning rate 1e-06" in whole and "an adapter of" not in whole and trained not in whole
+
+    def test_a_new_adapter_on_one_that_a_stage_makes_is_refused(
+        self, tiny_model: Path, rows: Path, tmp_path: Path
+    ) -> None:
+        recipe = write_recipe(
+            tmp_path,
+            f"model_name_or_path: {tiny_model}\ndatasets: ['triplets={rows}']\nlora_rank: 4\nstages:\n"
+            f"  - sft: {{output_dir: {tmp_path}/sft}}\n"
+            f"  - dpo: {{output_dir: {tmp_path}/dpo, model_name_or_path: {tmp_path}/sft}}\n",
+        )
+        with pytest.raises(ConfigError, match=f"--lora_rank 4: {tmp_path}/sft is an adapter already"):
+            run([*recipe, "--dry_run"])
+
+    def test_control_tokens_that_a_stage_adds_are_there_for_an_adapter(
+        self, say: Say, tiny_model: Path, rows: Path, tmp_path: Path
+    ) -> None:
+        recipe = write_recipe(
+            tmp_path,
+            f"model_name_or_path: {tiny_model}\ndatasets: ['triplets={rows}']\ntemplate: llama3\n"
+            "add_control_tokens: true\nstages:\n"
+            f"  - sft: {{output_dir: {tmp_path}/sft}}\n"
+            f"  - dpo: {{output_dir: {tmp_path}/dpo, model_name_or_path: {tmp_path}/sft, lora_rank: 4}}\n",
+        )
+        assert "an adapter of" in say(*recipe)
+
+    def test_the_command_line_goes_before_every_stage(
+        self, say: Say, tiny_model: Path, rows: Path, tmp_path: Path
+    ) -> None:
+        recipe = write_recipe(
+            tmp_path,
+            f"model_name_or_path: {tiny_model}\ndatasets: ['triplets={rows}']\nbeta: 0.3\nstages:\n"
+            f"  - dpo: {{output_dir: {tmp_path}/one}}\n  - dpo: {{name: b, output_dir: {tmp_path}/two, beta: 0.4}}\n",
+        )
+        assert say(*recipe, "--beta", "0.7").count("beta 0.7") == 2
+
+    def test_a_model_that_cannot_be_fetched_is_stood_in_for(self, say: Say, rows: Path, tmp_path: Path) -> None:
+        said = say(
+            *("--datasets", f"triplets={rows}", "--model_name_or_path", "org/model"),
+            *("--output_dir", str(tmp_path / "out"), "--template", "model"),
+        )
+        assert "stand-in: org/model cannot be fetched: four characters count as a token" in said
+        assert "memory of a device" not in said
+        assert "a step: about" in said
+
+    def test_a_folder_that_no_stage_makes_is_an_error(self, rows: Path, tmp_path: Path) -> None:
+        with pytest.raises(DPOError, match="there is no such folder"):
+            run(
+                [
+                    *("--datasets", f"triplets={rows}", "--model_name_or_path", str(tmp_path / "none")),
+                    *("--output_dir", str(tmp_path / "out"), "--dry_run"),
+                ]
+            )
