@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dpo.commands import prepare
 from dpo.commands.stages import STAGE_COMMANDS
 from dpo.errors import ConfigError
 from dpo.recipe_file import asks_for_dry_run, read_recipe, with_config
@@ -166,7 +167,8 @@ def test_a_command_s_flags_are_checked_by_the_command_itself(write: Write) -> No
     good = "{datasets: [nectar], model_name_or_path: m, output: out, overwrite: true, keep_ties: false, num_proc: null}"
     recipe = read_recipe(write(f"stages: [{{merge: {good}}}]"))
     stage = type(recipe.stages[0])(name="made", kind="prepare", flags=recipe.stages[0].flags)
-    assert command_argv(recipe, stage, STAGE_COMMANDS) == [
+    commands = {"prepare": prepare}
+    assert command_argv(recipe, stage, commands) == [
         "prepare",
         *("--datasets", "nectar", "--model_name_or_path=m", "--output=out", "--overwrite", "--keep_ties=false"),
     ]
@@ -176,7 +178,7 @@ def test_a_command_s_flags_are_checked_by_the_command_itself(write: Write) -> No
         ({"output": "out", "model_name_or_path": "m", "formt": "jsonl"}, "unknown key 'formt'. Did you mean format"),
     ):
         with pytest.raises(ConfigError) as caught:
-            command_argv(recipe, type(stage)(name="made", kind="prepare", flags=flags), STAGE_COMMANDS)
+            command_argv(recipe, type(stage)(name="made", kind="prepare", flags=flags), commands)
         assert str(caught.value).startswith(f"{recipe.file}, stage 'made': ")
         assert message in str(caught.value)
 
