@@ -1,6 +1,6 @@
 """A model run over a pack through its own forward, with its head on completion tokens alone."""
 
-__all__ = ["PackedForward", "plain_token_logps"]
+__all__ = ["TOLERANCE", "PackedForward", "plain_token_logps"]
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +17,9 @@ from dpo.engine.logps import Completions, LogitTransform, PairLoss, Scored, comp
 from dpo.engine.packing import Pack, pack_pairs
 
 Result = TypeVar("Result")
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 2e-2}
+"""Largest relative difference between two ways to the same log-probability, by the dtype that computes."""
 
 
 class PackedForward:

@@ -1,6 +1,6 @@
 """From data sets and plans to this rank's packs."""
 
-__all__ = ["PackedPairs", "TrainBatches", "count_tokens", "pack_loader"]
+__all__ = ["PARTS", "PackedPairs", "TrainBatches", "count_tokens", "eval_batches", "pack_loader"]
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dpo.engine.order import EpochOrder
 from dpo.engine.packing import pack_pairs
-from dpo.engine.planning import MicroBatch, plan_micro_batches, steps_of
+from dpo.engine.planning import MicroBatch, plan_all, plan_micro_batches, steps_of
 
 PARTS = ("prompt_ids", "chosen_ids", "rejected_ids")
 COUNT_ROWS = 10_000
@@ -100,6 +100,14 @@ class TrainBatches(Sampler[list[MicroBatch]]):
                 step, self.tokens, world_size=self.world_size, num_micro_batches=self.num_micro_batches
             ):
                 yield [row[self.rank]]
+
+
+def eval_batches(
+    tokens: Sequence[int], *, pairs_at_once: int, rank: int, world_size: int, max_tokens: int | None
+) -> list[list[MicroBatch]]:
+    """This rank's micro-batches of one pass over all pairs. Args are those of plan_all."""
+    plan = plan_all(tokens, pairs_at_once=pairs_at_once, world_size=world_size, max_tokens=max_tokens)
+    return [[row[rank]] for row in plan]
 
 
 def pack_loader(pairs: PackedPairs, batches: Any, **options: Any) -> DataLoader[dict[str, Any]]:

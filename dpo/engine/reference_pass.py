@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from tqdm import tqdm
 
+from dpo.engine.forward import TOLERANCE
 from dpo.engine.loading import count_tokens
 from dpo.engine.packing import Pack, pack_pairs
 from dpo.engine.planning import plan_all
@@ -23,8 +24,6 @@ BLOCK = 8
 """Micro-batches a rank computes before what they gave is kept. An interrupted pass loses so many at most."""
 NUM_CHECKED = 3
 """Entries that are recomputed at each start."""
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 2e-2}
-"""Largest relative difference between two ways to the same log-probability, by the dtype that computes."""
 
 
 class ReferencePass:

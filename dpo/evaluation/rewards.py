@@ -19,11 +19,10 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from dpo.engine.attention import choose_backend
-from dpo.engine.forward import PackedForward, plain_token_logps
+from dpo.engine.forward import TOLERANCE, PackedForward, plain_token_logps
 from dpo.engine.loading import count_tokens
 from dpo.engine.packing import Pair, pack_pairs
 from dpo.engine.planning import plan_all
-from dpo.engine.reference_pass import TOLERANCE
 from dpo.engine.support import why_padded_by_architecture
 from dpo.evaluation.measures import Measure, accuracy, mean
 

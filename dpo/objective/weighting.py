@@ -1,6 +1,6 @@
 """What pairs count in the loss where their scores say how much better the chosen answer is."""
 
-__all__ = ["MarginWeights"]
+__all__ = ["MarginWeights", "weigh_by_margin"]
 
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +41,13 @@ class MarginWeights:
         """Weights of pairs, float32 (pairs,). Margins 3, 1 and none of a mean of 2: 1.5, 0.5 and 1."""
         weights = margins_of(pairs).clamp(min=0) / self.mean
         return weights.nan_to_num(nan=1.0).float()
+
+
+def weigh_by_margin(train: Any, held_out: Any | None) -> dict[str, torch.Tensor]:
+    """Weights of the training pairs and of the held-out ones, by split, float32 (pairs,) each."""
+    by_margin = MarginWeights.of(train)
+    splits = {"train": train} if held_out is None else {"train": train, "eval": held_out}
+    return {split: by_margin.weigh(pairs) for split, pairs in splits.items()}
 
 
 def margins_of(pairs: Any) -> torch.Tensor:

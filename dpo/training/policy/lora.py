@@ -4,23 +4,29 @@ Hu et al. 2021, arXiv:2106.09685; QLoRA: Dettmers et al. 2023, arXiv:2305.14314.
 """
 
 __all__ = [
+    "REFERENCE",
     "base_model",
     "check_added_tokens",
     "check_loaded_adapter",
     "complete_reference_adapter",
     "describe_adapter",
     "describe_reference",
-    "drop_reference_adapter",
+    "disable_dropout",
     "lora_config",
+    "prepare_policy",
     "quantization",
+    "reference_adapter",
+    "zero_stage",
 ]
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from peft import LoraConfig, PeftModel
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel, set_seed
 from transformers.pytorch_utils import Conv1D
 
 from dpo.errors import ConfigError, ModelError
@@ -28,6 +34,8 @@ from dpo.models.locating import LocatedModel
 from dpo.training.settings.resolving import TrainingConfig
 
 LAYERS = (nn.Linear, Conv1D)
+REFERENCE = "ref"
+"""Name of the frozen copy of an adapter. TRL uses the same one."""
 
 
 def check_added_tokens(config: TrainingConfig, added_tokens: Sequence[str]) -> None:
@@ -134,22 +142,116 @@ def base_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
+def add_adapter(model: PreTrainedModel, adapter: PeftConfig, config: TrainingConfig) -> PeftModel:
+    """Put a new adapter on a model, the same one for the same seed.
+
+    Args:
+        model: The base model. Its layers are replaced in place.
+        adapter: The adapter's configuration.
+        config: The run's settings.
+    """
+    set_seed(config.seed)
+    is_quantized = getattr(model, "is_loaded_in_4bit", False)
+    # ZeRO-3 gathers parameters into buffers of one dtype, so the adapter takes the model's. PEFT's default is float32.
+    in_float32 = zero_stage(config) != 3 or is_quantized
+    adapted: PeftModel = get_peft_model(model, adapter, autocast_adapter_dtype=in_float32)
+    return adapted
+
+
+def prepare_policy(
+    model: PreTrainedModel | PeftModel, adapter: PeftConfig | None, config: TrainingConfig, *, copies_adapter: bool
+) -> PreTrainedModel | PeftModel:
+    """Put a new adapter on the policy where one is given, and make an adapter ready for training.
+
+    Args:
+        model: The model, or one with an adapter whose training continues.
+        adapter: A new adapter's configuration.
+        config: The run's settings.
+        copies_adapter: Whether the reference of an adapter whose training continues is a frozen copy of it.
+    """
+    if adapter is not None:
+        model = add_adapter(base_model(model), adapter, config)
+    elif isinstance(model, PeftModel) and copies_adapter:
+        copy_adapter_as_reference(model)
+    if isinstance(model, PeftModel):
+        prepare_adapter_training(model, config)
+    return model
+
+
+def prepare_adapter_training(model: PeftModel, config: TrainingConfig) -> None:
+    """Make a model with an adapter ready for gradient checkpointing and for DeepSpeed.
+
+    Args:
+        model: With the adapter.
+        config: The run's settings, whose gradient_checkpointing_kwargs may change.
+    """
+    if config.gradient_checkpointing:
+        if zero_stage(config) == 3:  # where non-reentrant checkpointing finds gathered parameters gone (trl#2514)
+            config.gradient_checkpointing_kwargs = {
+                **(config.gradient_checkpointing_kwargs or {}),
+                "use_reentrant": True,
+            }
+        model.enable_input_require_grads()
+    if config.deepspeed and getattr(model, "is_loaded_in_4bit", False):
+        # DeepSpeed keeps float32 master weights. DoRA's magnitudes take steps that bfloat16 cannot represent.
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "lora_magnitude_vector" not in name:
+                parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Turn off the dropout of a model's own layers. That of a LoRA adapter is the adapter's setting, and stays."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Dropout) and ".lora_dropout." not in name:
+            module.p = 0.0
+
+
+def copy_adapter_as_reference(model: PeftModel) -> None:
+    """Keep a frozen copy of an adapter whose training continues: the reference is the adapter as it is now.
+
+    The copy has no dropout.
+    """
+    model.add_adapter(REFERENCE, model.peft_config["default"])
+    complete_reference_adapter(model)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Dropout) and name.endswith(f".lora_dropout.{REFERENCE}"):
+            module.p = 0.0
+
+
+@contextmanager
+def reference_adapter(model: PeftModel) -> Iterator[None]:
+    """Make a model with an adapter compute what its reference computes.
+
+    That is the frozen copy of the adapter where there is one, else the model without its adapter.
+    """
+    if REFERENCE not in model.peft_config:
+        with model.disable_adapter():
+            yield
+        return
+    trained = model.active_adapter
+    model.set_adapter(REFERENCE)
+    try:
+        yield
+    finally:
+        model.set_adapter(trained)
+
+
 def complete_reference_adapter(model: nn.Module) -> None:
-    """Make the copy of an adapter that TRL keeps as its reference equal to the adapter, whatever that is made of.
+    """Copy every parameter of the trained adapter to the reference adapter, whatever kind of parameter it is.
 
     TRL (1.16) copies parameters with ".default." in their names. PEFT's names end with ".default" for LoRA on
     embeddings, single tokens and IA3, which would begin anew in the reference.
     """
-    if not (isinstance(model, PeftModel) and "ref" in model.peft_config):
+    if not (isinstance(model, PeftModel) and REFERENCE in model.peft_config):
         return
     for name, parameter in model.named_parameters():
         parts = name.split(".")
         if "default" in parts:
-            copy = model.get_parameter(".".join("ref" if part == "default" else part for part in parts))
+            copy = model.get_parameter(".".join(REFERENCE if part == "default" else part for part in parts))
             copy.data.copy_(parameter.data)
 
 
-def drop_reference_adapter(model: nn.Module) -> None:
-    """Let go of the copy of an adapter that TRL keeps as its reference."""
-    if isinstance(model, PeftModel) and "ref" in model.peft_config:
-        model.delete_adapter("ref")
+def zero_stage(config: TrainingConfig) -> int:
+    """The ZeRO stage of a run, 0 without DeepSpeed."""
+    zero = config.deepspeed.get("zero_optimization", {}) if isinstance(config.deepspeed, dict) else {}
+    return int(zero.get("stage", 0))

@@ -7,26 +7,26 @@ from typing import Any
 
 from torch import nn
 from trl import SFTConfig, SFTTrainer
-from trl.trainer.utils import disable_dropout_in_model
 
+from dpo.training.policy.lora import disable_dropout
 from dpo.training.settings.resolving import TrainingConfig
-from dpo.training.trainers.base import RunTrainer
+from dpo.training.trainers.padded import TrlTrainer
 
 
-class AnswerTrainer(RunTrainer, SFTTrainer):
+class AnswerTrainer(TrlTrainer, SFTTrainer):
     """trl.SFTTrainer, given answers that are tokenized, split and filtered already.
 
-    Overridden, beside what RunTrainer overrides: `_prepare_dataset`, which would render and tokenize once more.
+    Overridden, beside what TrlTrainer overrides: `_prepare_dataset`, which would render and tokenize once more.
 
     Args:
         model: The model, or one with an adapter.
         args: The run's flags, of which the trainer reads those that SFTConfig has too.
-        options: Of RunTrainer and trl.SFTTrainer.
+        options: Of TrlTrainer and trl.SFTTrainer.
     """
 
     def __init__(self, *, model: nn.Module, args: TrainingConfig, **options: Any) -> None:
         if args.disable_dropout:  # as TRL's trainer for pairs does, and so the packed engine
-            disable_dropout_in_model(model)
+            disable_dropout(model)
         super().__init__(model=model, args=sft_config(args), **options)
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:

@@ -25,8 +25,9 @@ from dpo.training.settings.objective_checks import check_padded
 from dpo.training.settings.resolving import TrainingConfig
 from dpo.training.trainers.answers import AnswerTrainer
 from dpo.training.trainers.base import RunTrainer
-from dpo.training.trainers.packed import PackedTrainer, Reference
+from dpo.training.trainers.packed import PackedTrainer
 from dpo.training.trainers.padded import PreferenceTrainer
+from dpo.training.trainers.reference import Reference
 
 
 @contextmanager

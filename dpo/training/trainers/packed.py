@@ -1,73 +1,63 @@
-"""The packed engine: trl.DPOTrainer on packs, each prompt computed once, with a reference that is kept."""
+"""The packed engine: transformers.Trainer on packs, each prompt computed once, with a cached or live reference."""
 
-__all__ = ["PackedTrainer", "Reference"]
+__all__ = ["PackedTrainer"]
 
-import gc
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
-from trl.models.utils import prepare_deepspeed
-from trl.trainer.utils import use_adapter
+from trl.models import get_act_offloading_ctx_manager
 
 from dpo.engine.forward import PackedForward
-from dpo.engine.loading import PackedPairs, TrainBatches, count_tokens, pack_loader
+from dpo.engine.loading import PARTS, PackedPairs, TrainBatches, count_tokens, eval_batches, pack_loader
 from dpo.engine.logps import Scored
-from dpo.engine.packing import Pack, pack_pairs
-from dpo.engine.planning import plan_all
 from dpo.engine.recomputing import recompute_elementwise
-from dpo.engine.reference_cache import ReferenceCache
-from dpo.engine.reference_pass import TOLERANCE, ReferencePass
-from dpo.errors import ModelError
+from dpo.engine.self_check import check_forward
+from dpo.errors import ConfigError
 from dpo.objective.metrics import Metrics
 from dpo.objective.terms import pairs_of
-from dpo.objective.weighting import MarginWeights
-from dpo.training.distributed import is_fsdp
-from dpo.training.policy.lora import base_model, drop_reference_adapter
+from dpo.objective.weighting import weigh_by_margin
+from dpo.training.policy.lora import (
+    base_model,
+    disable_dropout,
+    prepare_policy,
+)
 from dpo.training.settings.objective import objective_of
 from dpo.training.settings.resolving import TrainingConfig
-from dpo.training.trainers.padded import PreferenceTrainer
+from dpo.training.trainers.base import RunTrainer
+from dpo.training.trainers.reference import Reference, ReferenceLogps
 from dpo.training.trainers.steps import micro_batches_for, steps_of_run
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reference:
-    """A reference that computes before training, and is let go."""
+class PackedTrainer(RunTrainer):
+    """transformers.Trainer on packs of pairs or, at the stage sft, of answers, which are pairs without a rejected one.
 
-    load: Callable[[], PreTrainedModel | PeftModel] | None
-    """Loads it. None: it is the policy without its adapter."""
-    cache: ReferenceCache
-
-
-class PackedTrainer(PreferenceTrainer):
-    """trl.DPOTrainer on packs of pairs or, at the stage sft, of answers, which are pairs without a rejected one.
-
-    Overridden, beside what PreferenceTrainer overrides: the two data loaders, which give packs that are dealt evenly;
-    `get_batch_samples`, which counts what a step's mean is over; `_compute_loss`; `_precompute_ref_logps`, which asks
-    the reference cache; `evaluation_loop` and `log`, for means over pairs or over tokens.
+    Overridden, beside what RunTrainer overrides, public methods alone:
+        get_train_dataloader, get_eval_dataloader: packs, dealt evenly to the ranks.
+        get_batch_samples: counts what the mean of a step is over.
+        compute_loss, training_step: the loss of a pack, with activations offloaded where the flags ask for it.
+        evaluation_loop, log: means over pairs or over tokens.
 
     Args:
-        model: The policy.
-        args: The run's flags. Accumulation grows where max_tokens_per_micro_batch asks for it.
-        train_dataset: Pairs as token ids, and their scores where the run weighs by them.
+        model: The policy, or a model with an adapter whose training continues.
+        args: The run's settings. Accumulation grows where max_tokens_per_micro_batch asks for it.
+        train_dataset: Pairs as token ids, with source and row, and their scores where the run weighs by them.
         eval_dataset: Held-out ones.
-        backend: A name in packed_attention.BACKENDS.
-        ref_model: A reference that computes as training goes on, or None.
-        reference: A reference that computes beforehand. With neither, the policy with its adapter off is the
-            reference, unless the losses have none.
-        options: Of trl.DPOTrainer.
+        backend: A name in engine.attention.BACKENDS.
+        peft_config: A new adapter to put on the model.
+        ref_model: A reference that computes while training runs, or None.
+        reference: A reference that computes before training and is freed. With neither, the reference is the policy
+            without a new adapter, or with its adapter as it was, unless the losses have no reference.
+        options: Of RunTrainer and transformers.Trainer.
     """
 
     loss_is_scaled_for_ga = True
-    ref_model: Any
 
     def __init__(
         self,
@@ -77,108 +67,80 @@ class PackedTrainer(PreferenceTrainer):
         train_dataset: Any,
         eval_dataset: Any = None,
         backend: str,
+        peft_config: PeftConfig | None = None,
         ref_model: PreTrainedModel | None = None,
         reference: Reference | None = None,
         **options: Any,
     ) -> None:
         self.backend = backend
+        self.objective = objective_of(args)
         self.train_tokens = count_tokens(train_dataset)
-        steps = steps_of_run(args, len(self.train_tokens))
         name = "{source}, row {row}".format
+        steps = steps_of_run(args, len(self.train_tokens))
         args.set_accumulation(
             micro_batches_for(args, self.train_tokens, steps, lambda pair: name(**train_dataset[pair]))
         )
-        self.policy = PackedForward(base_model(model), backend, args.ld_alpha)
+        self.weights = weigh_by_margin(train_dataset, eval_dataset) if args.weight_by_score else {}
+        copies_adapter = reference is None and self.objective.needs_reference
+        model = prepare_policy(model, peft_config, args, copies_adapter=copies_adapter)
+        self.args = args
+        self.policy = self.packed_forward(model)
         if not args.gradient_checkpointing:  # which computes whole layers again
             recompute_elementwise(self.policy.model)
-        self.objective = objective_of(args)
-        self.live_reference = None if ref_model is None else PackedForward(ref_model, backend, args.ld_alpha)
-        self.reference = reference
-        self.reference_pass: ReferencePass | None = None
-        self.reference_logps: dict[str, torch.Tensor] = {}
+        if args.use_liger_kernel:  # the layers' kernels alone: the head is computed in chunks already
+            args.liger_kernel_config = {**(args.liger_kernel_config or {}), "fused_linear_cross_entropy": False}
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset.select_columns(list(PARTS)),
+            eval_dataset=None if eval_dataset is None else eval_dataset.select_columns(list(PARTS)),
+            **options,
+        )
+        if args.n_gpu > 1:
+            raise ConfigError(
+                f"one process sees {args.n_gpu} GPUs and would split each batch over them with DataParallel, which "
+                "--engine packed does not support.\n  Start the run with deepspeed, torchrun or accelerate, or show "
+                "the process one GPU: CUDA_VISIBLE_DEVICES=0."
+            )
+        self.offloading = (
+            get_act_offloading_ctx_manager(model=self.model) if args.activation_offloading else nullcontext()
+        )
+        self.metrics = Metrics(self.objective)
         self.is_checked = False
         self.seen = {self.objective.unit: 0, "tokens": 0, "tokens_unshared": 0}
         self.step_items = int(args.global_batch_size or 1)
-        self.weights: dict[str, torch.Tensor] = {}
-        if args.weight_by_score:
-            by_margin = MarginWeights.of(train_dataset)
-            held_out = {} if eval_dataset is None else {"eval": eval_dataset}
-            self.weights = {
-                name: by_margin.weigh(pairs) for name, pairs in ({"train": train_dataset} | held_out).items()
-            }
-        if reference is not None and reference.load is not None and is_fsdp(args):
-            # Beside FSDP TRL loads a reference for every pass before training, and shards it: it is given ours.
-            ref_model = reference.load()
-            self.live_reference = PackedForward(base_model(ref_model), backend, args.ld_alpha)
-        # Or TRL loads a second model.
-        args.precompute_ref_log_probs = reference is not None or not self.objective.needs_reference
-        super().__init__(
-            model=model,
-            ref_model=ref_model,
-            args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            **options,
+        self.reference = ReferenceLogps(
+            self.model,
+            self.policy,
+            self.accelerator,
+            pack_device=self.pack_device,
+            is_read=self.objective.needs_reference,
         )
-        args.precompute_ref_log_probs = False
-        if reference is not None or not self.objective.needs_reference:
-            drop_reference_adapter(self.model)
-        self.metrics = Metrics(self.objective)
-        self.reference_runtime_s = 0.0 if self.reference_pass is None else self.reference_pass.runtime_s
-        # Let the reference go.
+        if ref_model is not None:
+            self.reference.keep_live(self.packed_forward(ref_model), ref_model)
         if reference is not None:
-            self.ref_model = self.live_reference = None
-        self.reference = self.reference_pass = None
-        self.accelerator.free_memory()
-        gc.collect()
+            self.compute_reference(reference)
 
-    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        if not self.objective.needs_reference:
-            self.reference_logps[name] = torch.zeros(len(dataset), 2)
-            return dataset
-        assert self.reference is not None
-        if self.reference_pass is None:
-            self.reference_pass = ReferencePass(
-                self.reference_forward(self.reference.load),
-                self.reference.cache,
-                self.accelerator,
-                pairs_at_once=self.args.per_device_eval_batch_size,
-                max_tokens=self.args.max_tokens_per_micro_batch,
-                dtype=self.computing_dtype,
-            )
-        rows = list(range(len(dataset)))
-        if name == "train":  # a run of a few steps asks for no more than it sees
-            rows = sorted({row for step in steps_of_run(self.args, len(dataset)) for row in step})
-        logps = torch.full((len(dataset), 2), torch.nan)
-        logps[rows] = self.reference_pass.run(dataset.select(rows), name)
-        self.reference_logps[name] = logps
-        return dataset
+    def packed_forward(self, model: PreTrainedModel | PeftModel) -> PackedForward:
+        """Make a model compute packs, without its dropout where the flags ask for that."""
+        if self.args.disable_dropout:
+            disable_dropout(model)
+        return PackedForward(base_model(model), self.backend, self.args.ld_alpha)
 
-    def reference_forward(
-        self, load: Callable[[], PreTrainedModel | PeftModel] | None
-    ) -> Callable[[Pack], torch.Tensor]:
-        """The reference's log-probabilities of a pack, by a model of its own or by the policy without its adapter."""
-        if load is None:
-
-            def without_adapter(pack: Pack) -> torch.Tensor:
-                with self.accelerator.autocast():  # as it will be computed once the policy is wrapped
-                    return self.logps_without_adapter(self.model, pack.to(self.pack_device))
-
-            return without_adapter
-        if (sharded := self.live_reference) is not None:
-            return lambda pack: sharded.logps(self.ref_model, pack.to(self.pack_device))
-        model = load()
-        forward = PackedForward(base_model(model), self.backend, self.args.ld_alpha)
-        wrapped = self.prepare_reference(model)
-        return lambda pack: forward.logps(wrapped, pack.to(self.pack_device))
-
-    def prepare_reference(self, model: PreTrainedModel | PeftModel) -> nn.Module:
-        """Place a reference as the policy will be: sharded at ZeRO-3, else whole on each device."""
-        if self.is_deepspeed_enabled:
-            engine: nn.Module = prepare_deepspeed(model, self.accelerator)
-            return engine
-        prepared: nn.Module = self.accelerator.prepare_model(model, evaluation_mode=True)
-        return prepared.eval()
+    def compute_reference(self, reference: Reference) -> None:
+        """Compute the reference's log-probabilities of all pairs that the run sees."""
+        rows_of_run = {row for step in steps_of_run(self.args, len(self.train_dataset)) for row in step}
+        splits = {"train": (self.train_dataset, sorted(rows_of_run))}
+        if self.eval_dataset is not None:
+            splits["eval"] = (self.eval_dataset, list(range(len(self.eval_dataset))))
+        self.reference.compute_before(
+            reference,
+            self.packed_forward,
+            splits,
+            pairs_at_once=self.args.per_device_eval_batch_size,
+            max_tokens=self.args.max_tokens_per_micro_batch,
+            dtype=self.computing_dtype,
+        )
 
     @property
     def pack_device(self) -> torch.device:
@@ -193,8 +155,8 @@ class PackedTrainer(PreferenceTrainer):
         batches = TrainBatches(
             self.order,
             self.train_tokens,
-            global_batch_size=self.args.global_batch_size,
-            num_micro_batches=self.args.gradient_accumulation_steps,
+            global_batch_size=int(self.args.global_batch_size or 1),
+            num_micro_batches=int(self.args.gradient_accumulation_steps or 1),
             rank=self.args.process_index,
             world_size=self.args.world_size,
             drop_last=self.args.dataloader_drop_last,
@@ -204,17 +166,18 @@ class PackedTrainer(PreferenceTrainer):
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[dict[str, Any]]:
         if eval_dataset is not None and eval_dataset is not self.eval_dataset:
             raise ValueError("expected the eval_dataset that the trainer was built with, whose reference is known")
-        plan = plan_all(
+        batches = eval_batches(
             count_tokens(self.eval_dataset),
             pairs_at_once=self.args.per_device_eval_batch_size,
+            rank=self.args.process_index,
             world_size=self.args.world_size,
             max_tokens=self.args.max_tokens_per_micro_batch,
         )
-        return self.loader("eval", self.eval_dataset, [[row[self.args.process_index]] for row in plan])
+        return self.loader("eval", self.eval_dataset, batches)
 
     def loader(self, split: str, dataset: Any, batches: Any) -> DataLoader[dict[str, Any]]:
         return pack_loader(
-            PackedPairs(dataset, self.reference_logps.get(split), self.weights.get(split)),
+            PackedPairs(dataset, self.reference.known.get(split), self.weights.get(split)),
             batches,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
@@ -230,12 +193,25 @@ class PackedTrainer(PreferenceTrainer):
             self.step_items = int(self.accelerator.reduce(tokens, reduction="sum"))
         return samples, num_items
 
-    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool) -> torch.Tensor:
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        with self.offloading:
+            loss: torch.Tensor = super().training_step(*args, **kwargs)
+        return loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> torch.Tensor:
         """This pack's share of the step's mean loss, times the number of ranks, over which gradients are averaged."""
-        pack: Pack = inputs["pack"].to(self.pack_device)
+        pack = inputs["pack"].to(self.pack_device)
         if not self.is_checked:
-            self.check_engine(model)
-        ref_logps = self.reference_logps_of(model, pack)
+            self.is_checked = True
+            shortest = self.train_dataset[int(np.argmin(self.train_tokens))]
+            check_forward(self.policy, model, shortest, device=self.pack_device, dtype=self.computing_dtype)
+        ref_logps = self.reference.of(model, pack)
         share = 0 if pack.is_filler else self.args.world_size / self.step_items
 
         def pair_loss(scored: Scored, pairs: slice) -> torch.Tensor:
@@ -255,49 +231,6 @@ class PackedTrainer(PreferenceTrainer):
             self.seen["tokens_unshared"] += pack.num_tokens_unshared
         return loss
 
-    def reference_logps_of(self, model: nn.Module, pack: Pack) -> torch.Tensor:
-        """The reference's log-probabilities of a pack, known or computed, nats, float32 (2 x pairs,)."""
-        if pack.reference_logps is not None:
-            return pack.reference_logps
-        if self.live_reference is not None:
-            return self.live_reference.logps(self.ref_model, pack)
-        return self.logps_without_adapter(model, pack)
-
-    def logps_without_adapter(self, model: nn.Module, pack: Pack) -> torch.Tensor:
-        """The policy's, its adapter off or as it was at the start."""
-        adapted = self.accelerator.unwrap_model(model)
-        with use_adapter(adapted, adapter_name="ref" if "ref" in adapted.peft_config else None):
-            return self.policy.logps(model, pack)
-
-    def check_engine(self, model: nn.Module) -> None:
-        """Compare the log-probabilities of one pair with those of the model's own forward, before the first step.
-
-        Raises:
-            ModelError: they differ, so that the model does something that the packed engine does not know of.
-        """
-        self.is_checked = True
-        row = int(np.argmin(self.train_tokens))
-        pair = self.train_dataset[row]
-        was_training = model.training
-        model.eval()
-        with self.compute_loss_context_manager():
-            packed = self.policy.logps(model, pack_pairs([pair], [row]).to(self.pack_device))
-            plain = self.policy.plain_logps(model, pair)
-        model.train(was_training)
-        if not plain.isfinite().all():
-            overflow = " or overflow in float16: pass --bf16 true in place of --fp16" if self.args.fp16 else ""
-            raise ModelError(
-                f"the model's own forward gives a pair the log-probabilities {plain.tolist()}.\n"
-                f"  Its weights are no numbers{overflow}: start from another model or checkpoint."
-            )
-        tolerance = TOLERANCE[self.computing_dtype]
-        if not torch.allclose(packed, plain, rtol=tolerance, atol=tolerance):
-            raise ModelError(
-                f"--engine packed gives a pair the log-probabilities {packed.tolist()}, and the model's own forward "
-                f"{plain.tolist()}.\n  This architecture does something that the packed engine does not know of: pass "
-                "--engine padded."
-            )
-
     def evaluation_loop(
         self,
         dataloader: DataLoader[dict[str, Any]],
@@ -315,7 +248,7 @@ class PackedTrainer(PreferenceTrainer):
             pack = inputs["pack"].to(self.pack_device)
             with torch.no_grad(), self.compute_loss_context_manager():
                 scored = self.policy.score(model, pack, wants_confidences=self.objective.wants_confidences)
-                ref_logps = self.reference_logps_of(model, pack)
+                ref_logps = self.reference.of(model, pack)
             if not pack.is_filler:
                 metrics.add(pairs_of(pack, scored, ref_logps))
             self.control: Any = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
@@ -340,5 +273,5 @@ class PackedTrainer(PreferenceTrainer):
     def totals(self) -> dict[str, Any]:
         counts = torch.tensor(list(self.seen.values()), device=self.args.device)
         seen = dict(zip(self.seen, self.accelerator.reduce(counts, reduction="sum").tolist(), strict=True))
-        reference = {"reference_runtime": round(self.reference_runtime_s, 4)}
+        reference = {"reference_runtime": round(self.reference.runtime_s, 4)}
         return super().totals() | {"engine": "packed"} | reference | seen

@@ -110,7 +110,10 @@ class TestLoading:
         save_tokenizer(repository / "snapshots" / ("0" * 40), train_byte_level(CHATML), eos_token="<|im_end|>")
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text("0" * 40)
-        code = "from dpo.data.rendering.tokenization import load_tokenizer\nprint(load_tokenizer('org/name').special_tokens)"
+        code = (
+            "from dpo.data.rendering.tokenization import load_tokenizer\n"
+            "print(load_tokenizer('org/name').special_tokens)"
+        )
         result = subprocess.run(
             [sys.executable, "-c", code],
             cwd=ROOT,

@@ -17,8 +17,9 @@ from dpo.models.locating import locate
 from dpo.training.policy.lora import base_model, describe_adapter, lora_config
 from dpo.training.policy.model import load_model
 from dpo.training.settings.resolving import TrainingConfig
-from dpo.training.trainers.packed import PackedTrainer, Reference
+from dpo.training.trainers.packed import PackedTrainer
 from dpo.training.trainers.padded import PreferenceTrainer
+from dpo.training.trainers.reference import Reference
 from tests.builders import located
 from tests.training.trainers.test_packed import numbered
 
