@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv/bin
 MARK := .venv/.installed
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format bench docs clean
 
 demo: $(MARK)
 	$(VENV)/deepspeed main.py --config runs/demo.yaml --overwrite_output_dir
@@ -26,6 +26,10 @@ format: $(MARK)
 bench: $(MARK)
 	$(VENV)/python benchmarks/engines.py $(BENCH)
 	$(VENV)/python benchmarks/balance.py
+
+# The site in build/site. A broken link is an error.
+docs: $(MARK)
+	$(VENV)/mkdocs build --strict
 
 clean:
 	rm -rf .venv output build *.egg-info .pytest_cache .mypy_cache .ruff_cache
