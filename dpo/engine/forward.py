@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from dpo.engine.attention import PACKED, register
 from dpo.engine.logps import Completions, LogitTransform, PairLoss, Scored, completion_loss, score_completions
 from dpo.engine.packing import Pack, pack_pairs
+from dpo.models.attention import attention_of
 
 Result = TypeVar("Result")
 
@@ -37,7 +38,7 @@ class PackedForward:
     def __init__(self, model: PreTrainedModel, backend: str, ld_alpha: float | None = None) -> None:
         register()
         self.model = model
-        self.ordinary = model.config._attn_implementation
+        self.ordinary = attention_of(model)
         self.packed = PACKED.format(backend)
         model.set_attn_implementation(self.packed)
         self.head: nn.Module = model.get_output_embeddings()

@@ -25,6 +25,7 @@ from dpo.engine.packing import Pair, pack_pairs
 from dpo.engine.planning import plan_all
 from dpo.engine.support import why_padded_by_architecture
 from dpo.evaluation.measures import Measure, accuracy, mean
+from dpo.models.attention import attention_of
 
 TRAITS = ("source", "row", "chosen", "rejected", "chosen_ids", "rejected_ids")
 """Columns of a prepared pair that its measures need."""
@@ -65,7 +66,7 @@ def choose_score(model: PreTrainedModel | PeftModel, probe: dict[str, Any]) -> S
     is_prompt = isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
     if is_prompt or why_padded_by_architecture(base) is not None:
         return plain
-    forward = PackedForward(base, choose_backend(base.config._attn_implementation))
+    forward = PackedForward(base, choose_backend(attention_of(base)))
 
     def packed(pairs: Sequence[Pair]) -> torch.Tensor:
         return forward.logps(model, pack_pairs(pairs, range(len(pairs))).to(base.device)).view(-1, 2)

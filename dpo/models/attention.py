@@ -1,16 +1,23 @@
 """Which attention a model is loaded with."""
 
-__all__ = ["resolve_attention"]
+__all__ = ["attention_of", "resolve_attention"]
 
 import importlib.util
 
 import torch
+from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import is_flash_attn_2_available
 
 from dpo.errors import ConfigError, ModelError, unknown_name
 
 AUTO = "auto"
+
+
+def attention_of(model: PreTrainedModel) -> str | None:
+    """The name of the attention that a model computes with. transformers has a public setter, and no public getter."""
+    name: str | None = model.config._attn_implementation
+    return name
 
 
 def resolve_attention(wanted: str, *, half_precision: bool) -> str | None:

@@ -13,6 +13,7 @@ from dpo.data.pipeline import PreparedData
 from dpo.engine.attention import choose_backend
 from dpo.engine.reference_cache import ReferenceCache, weights_fingerprint
 from dpo.errors import ConfigError
+from dpo.models.attention import attention_of
 from dpo.models.embedded import EMBEDDED, HUB_ID
 from dpo.models.locating import ADAPTER_CONFIG, LocatedModel
 from dpo.training.distributed import is_fsdp, say
@@ -102,7 +103,7 @@ def build_trainer(
             return AnswerTrainer(**options)
         return PreferenceTrainer(ref_model=None if is_adapted else load_reference(), **options)
 
-    options["backend"] = choose_backend(base.config._attn_implementation)
+    options["backend"] = choose_backend(attention_of(base))
     if not needs_reference:
         say("engine: packed" + ", no reference" * (config.stage == "dpo"))
         return PackedTrainer(**options)
