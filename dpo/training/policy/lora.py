@@ -1,4 +1,4 @@
-"""LoRA: small matrices beside a model's layers that learn while the model stays as it is.
+"""LoRA adapters: small matrices that are trained beside a model's frozen layers.
 
 Hu et al. 2021, arXiv:2106.09685; QLoRA: Dettmers et al. 2023, arXiv:2305.14314.
 """
@@ -39,20 +39,20 @@ REFERENCE = "ref"
 
 
 def check_added_tokens(config: TrainingConfig, added_tokens: Sequence[str]) -> None:
-    """Refuse new control tokens beside an adapter.
+    """Refuse new control tokens where an adapter is trained.
 
     Raises:
-        ConfigError: naming them.
+        ConfigError: if tokens were added.
     """
     if added_tokens and config.trains_adapter:
         raise ConfigError(
-            f"--add_control_tokens adds {', '.join(added_tokens)}, whose embeddings an adapter does not train."
+            f"--add_control_tokens adds {', '.join(added_tokens)}, and an adapter does not train their embeddings."
             "\n  Choose a --template whose tokens the model has, such as 'model', or train the whole model first."
         )
 
 
 def quantization(config: TrainingConfig) -> BitsAndBytesConfig | None:
-    """QLoRA's: nf4, whose constants are quantized too."""
+    """The quantization of QLoRA: nf4, with quantized constants. None without --load_in_4bit."""
     if not config.load_in_4bit:
         return None
     return BitsAndBytesConfig(
@@ -64,15 +64,15 @@ def quantization(config: TrainingConfig) -> BitsAndBytesConfig | None:
 
 
 def lora_config(config: TrainingConfig, model: PreTrainedModel, *, revision: str | None = None) -> LoraConfig | None:
-    """The adapter that the flags ask for, as PEFT takes it; None where they ask for none.
+    """PEFT's configuration of the adapter that the flags describe, None without --lora_rank.
 
     Args:
-        config: The run's flags.
-        model: What it is put on; its weights are not looked at.
-        revision: Of the model on the Hub, by which the adapter will find it again.
+        config: The run's settings.
+        model: The base model. Its weights are not read.
+        revision: The base model's revision on the Hub. It is saved with the adapter.
 
     Raises:
-        ConfigError: a target is no layer of the model, or its head. The message lists the layers there are.
+        ConfigError: if a target is not a layer of the model, or is its head. The message lists the candidates.
     """
     if config.lora_rank is None:
         return None
@@ -82,7 +82,7 @@ def lora_config(config: TrainingConfig, model: PreTrainedModel, *, revision: str
         r=config.lora_rank,
         lora_alpha=2 * config.lora_rank if config.lora_alpha is None else config.lora_alpha,
         lora_dropout=config.lora_dropout,
-        target_modules=config.lora_target_modules or "all-linear",  # PEFT's word leaves the head out
+        target_modules=config.lora_target_modules or "all-linear",  # in PEFT this excludes the head
         use_dora=config.use_dora,
         use_rslora=config.use_rslora,
         revision=revision,
@@ -91,7 +91,7 @@ def lora_config(config: TrainingConfig, model: PreTrainedModel, *, revision: str
 
 
 def describe_adapter(adapter: LoraConfig) -> str:
-    """What a run says of its adapter."""
+    """One line about a new adapter, for the run's output."""
     kind = "DoRA" if adapter.use_dora else "LoRA"
     layers = (
         "all linear layers" if isinstance(adapter.target_modules, str) else ", ".join(sorted(adapter.target_modules))
@@ -101,7 +101,7 @@ def describe_adapter(adapter: LoraConfig) -> str:
 
 
 def describe_reference(located: LocatedModel) -> str:
-    """What the reference of a run with an adapter is."""
+    """One line about the reference of a run with an adapter, for its output."""
     if located.adapter is None:
         return f"{located.base}, the model without the adapter"
     return f"the adapter {located.adapter} as it is now, on {located.base}"
@@ -115,7 +115,7 @@ def check_targets(targets: list[str], model: PreTrainedModel) -> None:
     for target in targets:
         if any(name == target or name.endswith(f".{target}") for name in of_head):
             raise ConfigError(
-                f"--lora_target_modules {target}: the head takes no adapter, since log-probabilities are computed from "
+                f"--lora_target_modules {target}: the head cannot have an adapter: log-probabilities are computed from "
                 f"its weights.\n  Candidates: {', '.join(candidates)}"
             )
         if not any(name == target or name.endswith(f".{target}") for name in layers):
@@ -126,15 +126,15 @@ def check_targets(targets: list[str], model: PreTrainedModel) -> None:
 
 
 def check_loaded_adapter(model: PreTrainedModel | PeftModel) -> None:
-    """Refuse an adapter on the head, which check_targets refuses of a new one.
+    """Refuse a loaded adapter that covers the head. check_targets does the same for a new one.
 
     Raises:
-        ModelError: it is on the head.
+        ModelError: if it covers the head.
     """
     if isinstance(model, PeftModel) and isinstance(model.get_output_embeddings(), BaseTunerLayer):
         raise ModelError(
-            "--model_name_or_path is an adapter on the head too, which takes none here, since log-probabilities are "
-            "computed from its weights.\n  Merge the adapter first: python -m dpo merge"
+            "--model_name_or_path is an adapter that covers the head, which is not supported: log-probabilities are "
+            "computed from the head's weights.\n  Merge the adapter first: dpo merge"
         )
 
 

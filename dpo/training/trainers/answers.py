@@ -1,4 +1,4 @@
-"""trl.SFTTrainer on our token ids: the padded engine for answers, and the oracle of the packed one."""
+"""The padded engine for answers: trl.SFTTrainer on our token ids. The packed engine is tested against it."""
 
 __all__ = ["AnswerTrainer"]
 
@@ -14,18 +14,18 @@ from dpo.training.trainers.padded import TrlTrainer
 
 
 class AnswerTrainer(TrlTrainer, SFTTrainer):
-    """trl.SFTTrainer, given answers that are tokenized, split and filtered already.
+    """trl.SFTTrainer on answers that are already tokenized, split and filtered.
 
-    Overridden, beside what TrlTrainer overrides: `_prepare_dataset`, which would render and tokenize once more.
+    Overridden, beside what TrlTrainer overrides: `_prepare_dataset`, which would render and tokenize again.
 
     Args:
-        model: The model, or one with an adapter.
-        args: The run's flags, of which the trainer reads those that SFTConfig has too.
-        options: Of TrlTrainer and trl.SFTTrainer.
+        model: The model, with or without an adapter.
+        args: The run's settings. The trainer reads those that SFTConfig has too.
+        options: Options of TrlTrainer and trl.SFTTrainer.
     """
 
     def __init__(self, *, model: nn.Module, args: TrainingConfig, **options: Any) -> None:
-        if args.disable_dropout:  # as TRL's trainer for pairs does, and so the packed engine
+        if args.disable_dropout:  # as TRL's trainer for pairs and the packed engine do
             disable_dropout(model)
         super().__init__(model=model, args=sft_config(args), **options)
 
@@ -34,7 +34,7 @@ class AnswerTrainer(TrlTrainer, SFTTrainer):
 
 
 def sequences(rows: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
-    """Prompts and their answers in one, as SFTTrainer's collator takes them; -100 labels what is not trained on."""
+    """Join prompts and answers as SFTTrainer's collator expects them. Prompt tokens have the label -100."""
     both = list(zip(rows["prompt_ids"], rows["chosen_ids"], strict=True))
     return {
         "input_ids": [[*prompt, *answer] for prompt, answer in both],
@@ -43,7 +43,7 @@ def sequences(rows: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
 
 
 def sft_config(config: TrainingConfig) -> SFTConfig:
-    """A run's flags as SFTTrainer takes them. Nothing is truncated: the length filter was here before."""
+    """A run's settings as an SFTConfig. Nothing is truncated, since the length filter has already run."""
     shared = {f.name for f in dataclasses.fields(TrainingConfig)} - {"loss_type", "max_length", "remove_unused_columns"}
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(SFTConfig) if f.init and f.name in shared}
     return SFTConfig(**values, max_length=None, completion_only_loss=True, remove_unused_columns=False)

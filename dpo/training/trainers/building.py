@@ -1,4 +1,4 @@
-"""From a run's flags to its trainer: the stage, the engine, the adapter and the reference."""
+"""Builds the trainer of a run: chooses the engine, the adapter and the reference."""
 
 __all__ = ["build_trainer", "explain_refusals"]
 
@@ -33,18 +33,18 @@ from dpo.training.trainers.reference import Reference
 
 @contextmanager
 def explain_refusals(policy: PreTrainedModel | PeftModel) -> Iterator[None]:
-    """Around build_trainer: what the libraries refuse of a model and flags is the user's to mend.
+    """Turn what the libraries refuse of a model and its flags into an error for the user.
 
     Raises:
-        ConfigError: in place of their errors.
+        ConfigError: instead of an ImportError, NotImplementedError or ValueError.
     """
     try:
         yield
     except (ImportError, NotImplementedError, ValueError) as error:
-        merge = ", or merge the adapter first: python -m dpo merge" * isinstance(policy, PeftModel)
+        merge = ", or merge the adapter first: dpo merge" * isinstance(policy, PeftModel)
         raise ConfigError(
-            f"{type(base_model(policy)).__name__} cannot be trained as the flags ask: {error}\n"
-            f"  Leave the flag that this is about out{merge}."
+            f"{type(base_model(policy)).__name__} cannot be trained with these flags: {error}\n"
+            f"  Leave out the flag that the message names{merge}."
         ) from error
 
 
@@ -55,22 +55,34 @@ def build_trainer(
     prepared: PreparedData,
     policy: PreTrainedModel | PeftModel,
 ) -> RunTrainer:
-    """The trainer of the stage and engine that the run asks for, or of the padded one where packed cannot do it.
+    """Build the trainer of the stage and engine that the flags name, or the padded one where packed is not supported.
+
+    Args:
+        located: Where the model lies.
+        config: The run's settings.
+        tokenizer: The run's tokenizer, with its chat template.
+        prepared: The prepared rows.
+        policy: The model to train.
 
     Raises:
-        ConfigError: a flag is of no use to this model.
-        ModelError: the model or its adapter cannot be trained.
+        ConfigError: if a flag does not apply to this model.
+        ModelError: if the model or its adapter cannot be trained.
     """
     check_loaded_adapter(policy)
     base = base_model(policy)
     if config.router_aux_loss_coef and not hasattr(base.config.get_text_config(), "output_router_logits"):
         raise ConfigError(
-            f"--router_aux_loss_coef {config.router_aux_loss_coef}: {type(base).__name__} has no experts: leave it out."
+            f"--router_aux_loss_coef {config.router_aux_loss_coef}: {type(base).__name__} has no experts.\n"
+            "  Leave the flag out."
         )
 
     def load_reference() -> PreTrainedModel | PeftModel:
         return load_model(located, config, tokenizer, prepared.added_tokens, is_reference=True)
 
+    # The saved model must pad as its tokenizer does.
+    base.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    if base.generation_config is not None:
+        base.generation_config.pad_token_id = tokenizer.pad_token_id
     adapter = lora_config(config, policy, revision=located.base_revision)
     options: dict[str, Any] = {
         "model": policy,
@@ -88,7 +100,7 @@ def build_trainer(
         ),
     }
     needs_reference = objective_of(config).needs_reference
-    # TRL finds the reference of an adapter in the policy: the model without it, or a copy of what it began as.
+    # The policy contains the reference of an adapter: the model without it, or a frozen copy of it.
     is_adapted = adapter is not None or located.adapter is not None
     if adapter is not None:
         say(f"adapter: {describe_adapter(adapter)}")
@@ -111,7 +123,7 @@ def build_trainer(
     say(f"engine: packed, reference {'computed live' if cache is None else f'kept in {config.reference_folder}'}")
     if cache is None:
         return PackedTrainer(ref_model=None if is_adapted else load_reference(), **options)
-    # Whoever shards the policy has not begun to, and would do so for the pass of the reference alone.
+    # DeepSpeed and FSDP shard the policy only when training starts, so it cannot compute the reference before.
     by_policy = adapter is not None and not (config.deepspeed or is_fsdp(config))
     return PackedTrainer(reference=Reference(load=None if by_policy else load_reference, cache=cache), **options)
 
@@ -119,7 +131,10 @@ def build_trainer(
 def reference_cache(
     located: LocatedModel, config: TrainingConfig, prepared: PreparedData, backend: str
 ) -> ReferenceCache | None:
-    """Where the reference's log-probabilities are kept, by what they depend on; None where they are computed live."""
+    """The cache for this reference's log-probabilities, None where they are computed live.
+
+    Its identity lists everything that changes the numbers, and nothing else.
+    """
     if config.reference_folder is None:
         return None
     weights = weights_fingerprint(located.base, located.base_revision)

@@ -1,4 +1,4 @@
-"""The optimizer steps of a whole run: which rows each takes, and how many micro-batches it needs."""
+"""The optimizer steps of a whole run: which rows each step takes, and how many micro-batches it needs."""
 
 __all__ = ["micro_batches_for", "steps_of_run"]
 
@@ -14,7 +14,12 @@ from dpo.training.settings.resolving import TrainingConfig
 
 
 def steps_of_run(args: TrainingConfig, num_pairs: int) -> Iterator[Sequence[int]]:
-    """The pairs of every optimizer step of a run."""
+    """The rows of each optimizer step of a run, in order.
+
+    Args:
+        args: The run's settings.
+        num_pairs: Rows in the training data.
+    """
     order = EpochOrder.of(args, num_pairs)
     global_batch_size = args.global_batch_size or 1
     per_epoch = len(steps_of(order, global_batch_size=global_batch_size, drop_last=args.dataloader_drop_last))
@@ -29,18 +34,18 @@ def steps_of_run(args: TrainingConfig, num_pairs: int) -> Iterator[Sequence[int]
 def micro_batches_for(
     args: TrainingConfig, tokens: Sequence[int], steps: Iterable[Sequence[int]], name: Callable[[int], str]
 ) -> int:
-    """The accumulation steps that keep every micro-batch to max_tokens_per_micro_batch.
+    """The number of accumulation steps at which no micro-batch exceeds max_tokens_per_micro_batch.
 
-    DeepSpeed and transformers want one number for all steps, so the step with most tokens decides.
+    DeepSpeed and transformers need one number for all steps, so the step with the most tokens decides.
 
     Args:
-        args: The run's flags.
-        tokens: Of each pair, its prompt once.
-        steps: The pairs of each optimizer step.
-        name: What the user calls a pair.
+        args: The run's settings.
+        tokens: Packed length of each pair in tokens, with its prompt once.
+        steps: The rows of each optimizer step.
+        name: Gives the name of a row for an error.
 
     Raises:
-        ConfigError: one pair by itself is longer.
+        ConfigError: if a single pair exceeds the bound.
     """
     number, limit = args.gradient_accumulation_steps or 1, args.max_tokens_per_micro_batch
     if limit is None:
@@ -48,8 +53,8 @@ def micro_batches_for(
     longest = int(np.argmax(tokens))
     if tokens[longest] > limit:
         raise ConfigError(
-            f"--max_tokens_per_micro_batch {limit}: {name(longest)} has {tokens[longest]} tokens by itself, its prompt "
-            "once and both answers.\n  Raise it to that, or lower --max_length."
+            f"--max_tokens_per_micro_batch {limit}: {name(longest)} alone has {tokens[longest]} tokens, its prompt "
+            "once and both answers.\n  Raise the bound to that number, or lower --max_length."
         )
     for step in steps:
         lengths = [tokens[pair] for pair in step]

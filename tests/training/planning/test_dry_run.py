@@ -130,7 +130,7 @@ def test_a_finished_run_is_left_alone(say: Say, flags: list[str], tmp_path: Path
         (["--datasets", "nectarine"], "unknown adapter 'nectarine'"),
         (["--template", "llama3"], "--add_control_tokens"),
         (["--deepspeed", "none.json"], "cannot be read"),
-        (["--lora_rank", "4", "--lora_target_modules", "lm_head"], "the head takes no adapter"),
+        (["--lora_rank", "4", "--lora_target_modules", "lm_head"], "the head cannot have an adapter"),
         (["--lora_rank", "4", "--template", "llama3", "--add_control_tokens"], "an adapter does not train"),
     ],
 )

@@ -80,7 +80,7 @@ def test_targets_that_are_no_layer_list_the_candidates(tiny_model, tmp_path):
     with pytest.raises(ConfigError, match="has no such layer") as caught:
         adapted(tiny_model, tmp_path, lora_rank=4, lora_target_modules=["q_proj", "query"])
     assert "Candidates: down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in str(caught.value)
-    with pytest.raises(ConfigError, match="the head takes no adapter"):
+    with pytest.raises(ConfigError, match="the head cannot have an adapter"):
         adapted(tiny_model, tmp_path, lora_rank=4, lora_target_modules=["lm_head"])
 
 
