@@ -62,11 +62,11 @@ def assert_whole(output_dir: Path, start: Path) -> None:
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert len(changed) == len(before)
     assert_weights_file(output_dir / "model.safetensors", tied=model.config.tie_word_embeddings)
-    assert model.config.pad_token_id == model.generation_config.pad_token_id == tokenizer.pad_token_id
     card = (output_dir / "README.md").read_text()
     assert "| learning rate | 0.001 |" in card and "| steps | 3 |" in card and "24    24  none" in card
     assert f'model="{output_dir}"' in card and "None" not in card
     tokenizer = AutoTokenizer.from_pretrained(output_dir)
+    assert model.config.pad_token_id == model.generation_config.pad_token_id == tokenizer.pad_token_id
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False
     )
