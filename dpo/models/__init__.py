@@ -1,1 +1,1 @@
-"""Models: where they lie, how they are loaded, and on which device. Nothing here knows of training."""
+"""Models: resolves a model's name, loads its weights and chooses its device. Does not depend on training."""

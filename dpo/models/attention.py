@@ -1,4 +1,4 @@
-"""Which attention a model is loaded with."""
+"""Chooses the attention implementation that a model is loaded with."""
 
 __all__ = ["attention_of", "resolve_attention"]
 
@@ -21,25 +21,29 @@ def attention_of(model: PreTrainedModel) -> str | None:
 
 
 def resolve_attention(wanted: str, *, half_precision: bool) -> str | None:
-    """The attention to load a model with; None leaves it to transformers, which takes SDPA where the model has it.
+    """Choose the attention implementation that a model is loaded with.
 
     Args:
-        wanted: "auto", or a name that transformers knows.
-        half_precision: Whether activations are float16 or bfloat16, all that flash attention computes in.
+        wanted: "auto", a name that transformers knows, or the Hub id of an attention kernel.
+        half_precision: Whether activations are float16 or bfloat16, the only dtypes that flash attention supports.
+
+    Returns:
+        The value of `attn_implementation`. None leaves the choice to transformers, which uses SDPA if the model
+        supports it.
 
     Raises:
-        ConfigError: there is no such attention.
-        ModelError: an attention is asked for that cannot train here.
+        ConfigError: if no attention implementation has this name.
+        ModelError: if the attention implementation cannot train on this machine.
     """
     if wanted == AUTO:
         return "flash_attention_2" if half_precision and is_flash_attn_2_available() else None
     known = [AUTO, "eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()]
-    if wanted not in known and "/" not in wanted:  # a slash names a kernel of the Hub
+    if wanted not in known and "/" not in wanted:  # a name with a slash is a kernel on the Hub
         raise ConfigError(unknown_name("--attn_implementation", wanted, known))
     if wanted == "flash_attention_2":
-        lacking = [
-            what
-            for what, is_there in (
+        missing = [
+            requirement
+            for requirement, is_met in (
                 ("a CUDA device", torch.accelerator.is_available()),
                 (
                     "the package flash-attn (pip install -r requirements-gpu.txt)",
@@ -47,12 +51,12 @@ def resolve_attention(wanted: str, *, half_precision: bool) -> str | None:
                 ),
                 ("--bf16 or --fp16", half_precision),
             )
-            if not is_there
+            if not is_met
         ]
-        if lacking:
+        if missing:
             raise ModelError(
-                f"--attn_implementation {wanted} needs {', '.join(lacking)}.\n"
-                "  requirements-gpu.txt says how to install it; --attn_implementation auto does without."
+                f"--attn_implementation {wanted} cannot be used. Missing: {', '.join(missing)}.\n"
+                "  requirements-gpu.txt shows how to install flash-attn. Or pass --attn_implementation auto."
             )
     if wanted == "flex_attention" and not torch.accelerator.is_available():
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Weights into memory, for training and for the commands that use a model."""
+"""Loads weights and tokenizers, for training and for the commands that use a model."""
 
 __all__ = ["load_causal_lm", "load_chat_tokenizer"]
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-"""What PEFT saves an adapter's weights as, the first unless it is told otherwise."""
+"""File names of an adapter's weights. PEFT uses the first one by default."""
 
 
 def load_causal_lm(
@@ -28,17 +28,20 @@ def load_causal_lm(
     is_trainable: bool = False,
     **options: Any,
 ) -> "PreTrainedModel | PeftModel":
-    """A causal language model, with its adapter where it has one.
+    """Load a causal language model, with its adapter if it has one.
 
     Args:
-        located: Where it lies, on the Hub at which revision.
-        dtype: Of the weights; "auto" is as they are stored.
-        trust_remote_code: For models with code of their own.
-        is_trainable: Whether an adapter's weights take gradients.
-        options: Of from_pretrained, such as attn_implementation, device_map or quantization_config.
+        located: Folders or Hub ids of the model and of its adapter, with their revisions.
+        dtype: Dtype of the weights. "auto" keeps the dtype in which they are stored.
+        trust_remote_code: Whether to run model code that comes with the weights.
+        is_trainable: Whether the adapter's weights require gradients.
+        options: Options of from_pretrained, such as attn_implementation, device_map or quantization_config.
+
+    Returns:
+        The model, wrapped in a PeftModel if there is an adapter.
 
     Raises:
-        ModelError: it cannot be loaded.
+        ModelError: if the model or its adapter cannot be loaded.
     """
     if located.adapter is not None:
         check_adapter_weights(located.adapter)
@@ -47,33 +50,34 @@ def load_causal_lm(
             located.base, revision=located.base_revision, dtype=dtype, trust_remote_code=trust_remote_code, **options
         )
     except (ImportError, OSError, RuntimeError, SafetensorError, ValueError) as error:
-        # A RuntimeError is also what bitsandbytes says of a device that it does not know.
-        raise ModelError(f"model {located.base}: cannot be loaded: {error}") from error
-    compute_4_bits_alike(model)
+        # bitsandbytes raises RuntimeError for a device that it does not support.
+        raise ModelError(f"model {located.base} cannot be loaded: {error}") from error
+    disable_4_bit_repacking(model)
     if located.adapter is None:
         return model
-    from peft import PeftModel  # seconds, for adapters alone
+    from peft import PeftModel  # imported here, because it takes seconds and only adapters need it
 
     try:
         adapted = PeftModel.from_pretrained(
             model, located.adapter, revision=located.adapter_revision, is_trainable=is_trainable
         )
     except (ImportError, OSError, RuntimeError, SafetensorError, ValueError) as error:
-        raise ModelError(f"adapter {located.adapter}: cannot be loaded onto {located.base}: {error}") from error
+        raise ModelError(f"adapter {located.adapter} cannot be loaded onto {located.base}: {error}") from error
     except KeyError as error:
         raise ModelError(
-            f"adapter {located.adapter}: {ADAPTER_CONFIG} has {error} missing or unknown.\n"
-            "  Expected the file as PEFT saves it, with a peft_type such as LORA."
+            f"adapter {located.adapter}: {error} is missing from {ADAPTER_CONFIG}, or is an unknown value there.\n"
+            "  Expected the file that PEFT saves, with a peft_type such as LORA."
         ) from error
-    adapted.peft_config["default"].revision = located.base_revision  # which training on saves with the adapter
+    adapted.peft_config["default"].revision = located.base_revision  # PEFT saves it when training saves the adapter
     return adapted
 
 
-def compute_4_bits_alike(model: PreTrainedModel) -> None:
-    """Have 4-bit layers compute in evaluation what they compute in training.
+def disable_4_bit_repacking(model: PreTrainedModel) -> None:
+    """Make 4-bit layers compute the same numbers in evaluation mode as in training mode.
 
-    On a CPU with bfloat16 products bitsandbytes (0.50) repacks their weights for evaluation, with bfloat16 constants: a
-    reference would differ from its policy, and a layer narrower than a block of constants cannot be repacked.
+    On a CPU with bfloat16 matrix products, bitsandbytes (0.50) repacks the weights for evaluation, with bfloat16
+    constants. The reference model would then differ from the policy, and a layer narrower than a block of constants
+    cannot be repacked.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -81,20 +85,24 @@ def compute_4_bits_alike(model: PreTrainedModel) -> None:
 
 
 def check_adapter_weights(adapter: str) -> None:
-    """Refuse a folder without them, for which PEFT would ask the Hub."""
+    """Refuse an adapter folder without weights. PEFT would look for the weights on the Hub."""
     folder = Path(adapter)
     if folder.is_dir() and not any((folder / name).exists() for name in ADAPTER_WEIGHTS):
         raise ModelError(
             f"adapter {adapter}: found neither {' nor '.join(ADAPTER_WEIGHTS)} beside {ADAPTER_CONFIG}.\n"
-            "  Name a folder that an adapter was saved to whole."
+            "  Pass a folder that contains a complete adapter."
         )
 
 
 def load_chat_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Transformers' tokenizer of a model or an adapter.
+    """Load the tokenizer of a model or an adapter with transformers.
+
+    Args:
+        located: Folder or Hub id of the tokenizer, with its revision.
+        trust_remote_code: Whether to run tokenizer code that comes with the model.
 
     Raises:
-        TokenizerError: it cannot be loaded.
+        TokenizerError: if the tokenizer cannot be loaded.
     """
     try:
         return AutoTokenizer.from_pretrained(
@@ -105,5 +113,5 @@ def load_chat_tokenizer(located: LocatedModel, *, trust_remote_code: bool = Fals
             "" if Path(located.tokenizer).exists() else f"there is no such folder.{similar_path(located.tokenizer)}\n  "
         )
         raise TokenizerError(
-            f"model {located.tokenizer}: {missing}Transformers cannot load the tokenizer: {error}"
+            f"model {located.tokenizer}: {missing}transformers cannot load the tokenizer: {error}"
         ) from error

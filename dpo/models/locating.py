@@ -1,4 +1,4 @@
-"""What a model's name may mean: a folder, a Hub id, the embedded model, or a LoRA adapter on one of these. No torch."""
+"""Resolves a model's name: a folder, a Hub id, the embedded model, or a LoRA adapter for one of these. No torch."""
 
 __all__ = ["ADAPTER_CONFIG", "LocatedModel", "locate"]
 
@@ -10,41 +10,42 @@ from dpo.hub import find_file, is_hub_id
 from dpo.models.embedded import find_model
 
 ADAPTER_CONFIG = "adapter_config.json"
-"""The file of PEFT's that makes a folder an adapter."""
+"""PEFT's configuration file. A folder with this file is an adapter."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocatedModel:
-    """Where a model's weights and tokenizer lie."""
+    """Folders or Hub ids of a model's weights, its adapter and its tokenizer."""
 
     base: str
-    """Folder or Hub id of whole weights."""
+    """Folder or Hub id of the full weights; with an adapter, of its base model."""
     base_revision: str | None = None
-    """Branch, tag or commit of it on the Hub; None is the main branch, and in a folder what is there."""
+    """Branch, tag or commit of `base` on the Hub. None: the main branch, or `base` is a folder."""
     adapter: str | None = None
-    """Folder or Hub id of an adapter on them."""
+    """Folder or Hub id of an adapter for `base`. None: there is no adapter."""
     adapter_revision: str | None = None
-    """Of the adapter, as base_revision."""
+    """Branch, tag or commit of `adapter` on the Hub. None: the main branch, or `adapter` is a folder."""
     tokenizer: str
-    """Folder or Hub id of the tokenizer: the adapter's own where it has one."""
+    """Folder or Hub id of the tokenizer: the adapter if it has a tokenizer, else the base model."""
 
     @property
     def tokenizer_revision(self) -> str | None:
-        """Of the tokenizer, as base_revision."""
+        """The revision of the model or adapter that the tokenizer comes from."""
         return self.adapter_revision if self.tokenizer == self.adapter else self.base_revision
 
 
 def locate(name: str, *, revision: str | None = None) -> LocatedModel:
-    """Follow a name to its weights.
+    """Find the weights, adapter and tokenizer that a model's name refers to.
 
     Args:
-        name: Folder, Hub id, `embedded`, or folder or Hub id of an adapter.
-        revision: Branch, tag or commit of a Hub id. The base of an adapter is taken at the one that the adapter was
-            trained on; where the name is an adapter's folder, which has none itself, this one goes before it.
+        name: Folder or Hub id of a model or of an adapter, or `embedded`.
+        revision: Branch, tag or commit of a Hub id. If `name` is an adapter on the Hub, this is the adapter's revision,
+            and the base model has the revision that the adapter was trained on. If `name` is an adapter in a folder,
+            this overrides the revision of the base model.
 
     Raises:
-        ModelError: an adapter that does not say on which model it stands.
-        TokenizerError: there is no such folder or Hub id.
+        ModelError: if an adapter does not name its base model.
+        TokenizerError: if no such folder or Hub id exists.
     """
     model = find_model(name)
     file = find_file(model, ADAPTER_CONFIG, revision, optional=True)
@@ -54,10 +55,13 @@ def locate(name: str, *, revision: str | None = None) -> LocatedModel:
         config = json.loads(file.read_text(encoding="utf-8"))
         base, base_revision = config["base_model_name_or_path"], config.get("revision")
     except (ValueError, LookupError, TypeError) as error:
-        raise ModelError(f"{file}: expected an adapter's configuration, with base_model_name_or_path") from error
+        raise ModelError(
+            f"{file}: expected the configuration of an adapter, in JSON, with the key base_model_name_or_path.\n"
+            "  Save the adapter again with PEFT, or add the base model's folder or Hub id there."
+        ) from error
     if not isinstance(base, str) or not base:
         raise ModelError(
-            f"{file}: base_model_name_or_path is {base!r}: it does not say on which model the adapter stands.\n"
+            f"{file}: base_model_name_or_path is {base!r}, expected the base model of the adapter.\n"
             "  Write the base model's folder or Hub id there."
         )
     has_tokenizer = find_file(model, "tokenizer_config.json", revision, optional=True) is not None

@@ -1,4 +1,4 @@
-"""How a run on a CPU asks for memory."""
+"""Configures how a run on a CPU allocates memory."""
 
 __all__ = ["keep_freed_memory"]
 
@@ -6,15 +6,15 @@ import ctypes
 import os
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""glibc's names in malloc.h."""
+"""Options of mallopt, by their names in glibc's malloc.h."""
 
 
 def keep_freed_memory() -> None:
-    """Ask for memory in large pages, and keep what is freed for the next step.
+    """Allocate memory in huge pages, and keep freed memory for the next step.
 
-    A step frees gigabytes that the next one asks for again. glibc hands them back to the kernel, which clears each
-    page before it gives it out once more. SmolLM2, 4 pairs a step, 2 cores: 8 % less processor time a step. Must come
-    before torch's first tensor, and does nothing where there is no glibc.
+    A step frees gigabytes that the next step allocates again. By default, glibc returns this memory to the kernel,
+    which clears each page before it hands it out again. Measured with SmolLM2, 4 pairs per step, on 2 cores: 8 % less
+    processor time per step. Call this before torch creates its first tensor. Without glibc it does nothing.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's switch for transparent huge pages
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -1,4 +1,4 @@
-"""Which attention is chosen, and what is refused."""
+"""Which attention implementation is chosen, and which one is refused."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from dpo.models.attention import resolve_attention
 
 
 def pretend(monkeypatch, *, cuda: bool, package: bool) -> None:
-    """A mock of what this machine lacks: a CUDA device and flash-attn."""
+    """Mock a CUDA device and flash-attn, which a test machine may lack."""
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: cuda)
     monkeypatch.setattr(attention_module, "is_flash_attn_2_available", lambda: cuda and package)
     monkeypatch.setattr(attention_module.importlib.util, "find_spec", lambda name: object() if package else None)
@@ -31,7 +31,7 @@ def test_auto_takes_flash_attention_where_it_can_run(monkeypatch, cuda, package,
 
 
 @pytest.mark.parametrize("cuda", [True, False])
-def test_flash_attention_asked_for_and_not_there_names_the_requirements(monkeypatch, cuda):
+def test_flash_attention_that_is_not_installed_names_the_requirements(monkeypatch, cuda):
     pretend(monkeypatch, cuda=cuda, package=False)
     with pytest.raises(ModelError, match=r"requirements-gpu\.txt") as error:
         resolve_attention("flash_attention_2", half_precision=True)

@@ -1,4 +1,4 @@
-"""Which device, and which precision there."""
+"""Which device a model runs on, and in which dtype."""
 
 import types
 
@@ -12,8 +12,8 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.mark.parametrize(("is_there", "expected"), [(True, CUDA), (False, CPU)])
-def test_a_build_for_an_accelerator_that_is_not_there_takes_the_cpu(monkeypatch, is_there, expected):
-    """A mock of a build for CUDA, with and without a GPU."""
+def test_a_cuda_build_without_a_gpu_takes_the_cpu(monkeypatch, is_there, expected):
+    """Mocks a CUDA build of torch, with and without a GPU."""
     accelerator = types.SimpleNamespace(
         is_available=lambda: is_there,
         current_accelerator=lambda check_available=False: CUDA if is_there or not check_available else None,
@@ -40,15 +40,15 @@ def test_auto_is_bfloat16_where_the_device_computes_in_it(monkeypatch, name, whe
 
 @pytest.mark.parametrize("native", [True, False])
 def test_bfloat16_that_cuda_only_emulates_does_not_count(monkeypatch, native):
-    """A mock of a CUDA device, which this machine lacks; with emulation it always says yes."""
+    """Mocks a CUDA device. Its function always returns True when emulation counts."""
     monkeypatch.setattr(torch, "get_device_module", lambda: torch.cuda)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
     assert computes_bf16() is native
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_a_device_that_knows_no_emulation_is_asked_without_it(monkeypatch, native):
-    """A mock of an accelerator of another kind."""
+def test_a_device_type_without_emulation_has_no_such_argument(monkeypatch, native):
+    """Mocks an accelerator of another type."""
     device = types.SimpleNamespace(is_bf16_supported=lambda: native)
     monkeypatch.setattr(torch, "get_device_module", lambda: device)
     assert computes_bf16() is native

@@ -1,4 +1,4 @@
-"""The real chat model from the wheel."""
+"""The embedded model, a real chat model from a wheel."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def conversations() -> list[Preference]:
 
 @pytest.mark.parametrize("name", ["model", "chatml"])
 def test_text_and_ids_are_those_of_apply_chat_template(name, model_folder):
-    """The template chatml adds no system message, SmolLM2's own template does: they agree where the row has one."""
+    """SmolLM2's own template adds a system message and chatml does not, so they agree on rows that have one."""
     theirs = AutoTokenizer.from_pretrained(model_folder)
     ours = load_tokenizer(str(model_folder))
     template = load_template(name, own=ours.chat_template, special_tokens=ours.special_tokens)

@@ -1,4 +1,4 @@
-"""Which weights come into memory: those of a revision, of an adapter and of its base each its own."""
+"""Weights are loaded at the right revision: an adapter and its base model each have their own."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 
 def save_adapter(base: Path, folder: Path, *, seed: int, **config: str) -> Path:
-    """A random adapter on a base, with changes to what it says of itself."""
+    """Save a random adapter for a base model, with changes to its configuration."""
     torch.manual_seed(seed)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=2, target_modules="all-linear"))
     for parameter in model.parameters():
@@ -37,8 +37,8 @@ def save_adapter(base: Path, folder: Path, *, seed: int, **config: str) -> Path:
 def test_adapter_and_base_are_each_loaded_at_their_own_revision(tiny_llamas: tuple[Path, Path], tmp_path: Path) -> None:
     first, second = tiny_llamas
     base = put_on_hub("org/loading-base", main=first, step1000=second)
-    says = {"base_model_name_or_path": base, "revision": "step1000"}
-    old, new = (save_adapter(second, tmp_path / f"v{seed}", seed=seed, **says) for seed in (1, 2))
+    config = {"base_model_name_or_path": base, "revision": "step1000"}
+    old, new = (save_adapter(second, tmp_path / f"v{seed}", seed=seed, **config) for seed in (1, 2))
     located = locate(put_on_hub("org/loading-adapter", main=old, v2=new), revision="v2")
     model = load_causal_lm(located)
     expected = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(second), new)
@@ -46,7 +46,7 @@ def test_adapter_and_base_are_each_loaded_at_their_own_revision(tiny_llamas: tup
     assert load_chat_tokenizer(located).name_or_path == base
 
 
-def test_what_training_on_saves_names_the_revision_that_was_loaded(
+def test_an_adapter_that_training_saves_again_names_the_revision_that_was_loaded(
     tiny_llamas: tuple[Path, Path], tmp_path: Path
 ) -> None:
     base = put_on_hub("org/going-on-base", step2000=tiny_llamas[0])
