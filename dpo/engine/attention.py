@@ -1,11 +1,11 @@
-"""Attention over a pack of pairs: one contract, three back ends, and no mask of tokens x tokens in any.
+"""Attention over a pack of pairs: one interface with three back ends. None of them builds a (tokens x tokens) mask.
 
-Sharing a prompt exactly takes two causal attentions a pair: [prompt | chosen] on itself, and [rejected] on
-[prompt | rejected], aligned at their ends. SDPA computes them pair by pair, flash attention all in one call, flex
-attention with a block mask. Wang et al. 2024, arXiv:2410.20305, share prefixes this way.
+To share a prompt exactly, each pair needs two causal attentions: [prompt | chosen] on itself, and [rejected] on
+[prompt | rejected], aligned at their ends. SDPA computes them pair by pair. Flash attention computes all of them in one
+call. Flex attention uses a block mask. Wang et al. 2024, arXiv:2410.20305, share prefixes in the same way.
 
-Each function takes query (1, heads, tokens, head size), key and value (1, key heads, tokens, head size), and gives
-(1, tokens, heads, head size), what transformers' models expect of an attention.
+Each back end takes query (1, heads, tokens, head size), and key and value (1, key heads, tokens, head size). It returns
+(1, tokens, heads, head size), the shape that transformers' models expect.
 """
 
 __all__ = [
@@ -33,25 +33,37 @@ from dpo.engine.packing import PackLayout
 from dpo.errors import ModelError
 
 PACKED = "dpo_packed_{}"
-"""Name that a back end has among transformers' attentions."""
+"""Name under which transformers knows a back end: PACKED.format(name)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """How a layer turns queries and keys into probabilities."""
+    """How a layer turns queries and keys into attention probabilities."""
 
     scale: float
-    """Factor of the scores."""
+    """Factor of the scores, dimensionless: scores = scale * query @ key."""
     sliding_window: int | None = None
-    """Tokens that a query sees, itself included; None sees all before it."""
+    """Number of tokens that a query sees, including itself. None: all tokens before it."""
     softcap: float | None = None
-    """Scores become softcap tanh(scores / softcap). Gemma 2, arXiv:2408.00118, section 2."""
+    """Scores become softcap tanh(scores / softcap). Gemma 2, arXiv:2408.00118, section 2. None: no soft-capping."""
     sinks: torch.Tensor | None = None
-    """A score of each head that takes probability and gives nothing, (heads,)."""
+    """Attention sinks: one extra score per head, (heads,). It takes probability and adds no value. None: no sinks."""
 
 
 class PackedAttention(Protocol):
-    """The contract of a back end."""
+    """The interface of a back end.
+
+    Args:
+        module: The attention layer of the model. Only flex attention reads it.
+        query: (1, heads, tokens, head size), float32 or half precision.
+        key: (1, key heads, tokens, head size). Key heads divide heads.
+        value: Same shape as key.
+        layout: The pairs of the pack.
+        scoring: Scale, sliding window, soft-cap and sinks of the layer.
+
+    Returns:
+        (1, tokens, heads, head size).
+    """
 
     def __call__(
         self,
@@ -72,8 +84,12 @@ def sdpa_packed(
     layout: PackLayout,
     scoring: Scoring,
 ) -> torch.Tensor:
-    """Two calls a pair of torch's scaled_dot_product_attention; plain matrix products for what it does not offer."""
-    # One split each, so that the backward pass writes each gradient once.
+    """Compute attention over a pack with two calls of torch's scaled_dot_product_attention per pair.
+
+    Arguments and result are those of PackedAttention. Layers with soft-capping or sinks use plain_attention, because
+    torch's function supports neither.
+    """
+    # Split each tensor only once, so that the backward pass writes each gradient once.
     queries, keys, values = (iter(torch.split(tensor, layout.segments, dim=2)) for tensor in (query, key, value))
     plain = scoring.softcap is not None or scoring.sinks is not None
     outputs = []
@@ -105,7 +121,18 @@ def sdpa_packed(
 def causal_mask(
     num_queries: int, num_keys: int, sliding_window: int | None, device: torch.device
 ) -> torch.Tensor | None:
-    """What each query may see, bool (queries, keys), aligned at the ends; None where is_causal says it all."""
+    """Build a causal mask in which the last query is aligned with the last key.
+
+    Args:
+        num_queries: Number of queries, at most num_keys.
+        num_keys: Number of keys.
+        sliding_window: Number of keys that a query sees. None: all keys up to its own.
+        device: Device of the mask.
+
+    Returns:
+        bool (queries, keys), True where a query sees a key. None if torch's is_causal has the same effect.
+        2 queries and 3 keys give [[True, True, False], [True, True, True]].
+    """
     window = num_keys if sliding_window is None else min(sliding_window, num_keys)
     if num_queries == num_keys == window:
         return None
@@ -122,14 +149,14 @@ def plain_attention(
     mask: torch.Tensor | None,
     scoring: Scoring,
 ) -> torch.Tensor:
-    """Attention written out, with soft-capped scores and sinks.
+    """Compute attention with plain matrix products. Supports soft-capped scores and sinks.
 
     Args:
         query: (1, heads, queries, head size).
         key: (1, key heads, keys, head size).
-        value: As key.
-        mask: What may be seen, bool (queries, keys); None is causal.
-        scoring: Its sliding window is the mask's.
+        value: Same shape as key.
+        mask: True where a query sees a key, bool (queries, keys). None: causal.
+        scoring: Scale, soft-cap and sinks. The sliding window must be part of the mask.
 
     Returns:
         (1, heads, queries, head size).
@@ -159,11 +186,30 @@ def flash_packed(
     *,
     varlen_attention: Callable[..., torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """One call of flash attention's varlen function, or of varlen_attention, which has its signature, for all pairs."""
+    """Compute attention over a pack with one call of flash attention's varlen function.
+
+    Args:
+        module: As in PackedAttention.
+        query: As in PackedAttention, in half precision.
+        key: As in PackedAttention.
+        value: As in PackedAttention.
+        layout: As in PackedAttention.
+        scoring: As in PackedAttention, without sinks.
+        varlen_attention: A function with the signature of flash_attn_varlen_func. None: flash_attn_varlen_func itself.
+
+    Returns:
+        (1, tokens, heads, head size).
+
+    Raises:
+        ModelError: if the layer has attention sinks.
+    """
     if scoring.sinks is not None:
-        raise ModelError("flash attention 2 has no attention sinks: pass --attn_implementation flex_attention")
+        raise ModelError(
+            "flash attention 2 does not support attention sinks, which this model has.\n"
+            "  Pass --attn_implementation flex_attention."
+        )
     if varlen_attention is None:
-        from flash_attn import flash_attn_varlen_func  # here, since only a GPU machine can build it
+        from flash_attn import flash_attn_varlen_func  # imported here, because only a machine with CUDA can build it
 
         varlen_attention = flash_attn_varlen_func
     flat_query, flat_key, flat_value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
@@ -192,7 +238,10 @@ def flex_packed(
     layout: PackLayout,
     scoring: Scoring,
 ) -> torch.Tensor:
-    """Transformers' flex attention with a block mask of the pack."""
+    """Compute attention over a pack with transformers' flex attention and a block mask of the pack.
+
+    Arguments and result are those of PackedAttention.
+    """
     output: torch.Tensor
     output, _ = flex_attention_forward(
         module,
@@ -208,7 +257,7 @@ def flex_packed(
 
 
 def block_mask(layout: PackLayout, sliding_window: int | None) -> BlockMask:
-    """What each token of a pack may see, as flex attention takes it; made once for a pack and each window."""
+    """Return flex attention's mask of the tokens that each token sees. It is built once per pack and sliding window."""
     if sliding_window not in layout.block_masks:
         pair, part, position = layout.token_parts
         tokens = len(pair)
@@ -225,23 +274,30 @@ def block_mask(layout: PackLayout, sliding_window: int | None) -> BlockMask:
 
 
 BACKENDS: dict[str, PackedAttention] = {"pairwise": sdpa_packed, "varlen": flash_packed, "blockwise": flex_packed}
-"""By names of ours: transformers takes an attention with sdpa, flash or flex in its name for one of its own."""
+"""The back ends by name. A name must not contain sdpa, flash or flex: transformers would treat it as one of its own."""
 
 
 def choose_backend(attention: str | None) -> str:
-    """The back end for what a model was loaded with: varlen for flash attention, blockwise for flex, else pairwise."""
+    """Return the name of the back end for a model.
+
+    Args:
+        attention: The attention implementation that the model was loaded with.
+
+    Returns:
+        "varlen" for flash_attention_2, "blockwise" for flex_attention, and "pairwise" otherwise.
+    """
     return {"flash_attention_2": "varlen", "flex_attention": "blockwise"}.get(str(attention), "pairwise")
 
 
 def register() -> None:
-    """Make the back ends known to transformers, each as PACKED.format(name), with no mask made for them."""
+    """Register each back end with transformers as PACKED.format(name). transformers builds no mask for it."""
     for name, backend in BACKENDS.items():
         AttentionInterface.register(PACKED.format(name), transformers_attention(backend))
         AttentionMaskInterface.register(PACKED.format(name), no_mask)
 
 
 def transformers_attention(backend: PackedAttention) -> Callable[..., tuple[torch.Tensor, None]]:
-    """A back end in the form that transformers' models call. `layout` reaches it from model(..., layout=...)."""
+    """Wrap a back end in the signature that transformers' models call. `layout` comes from model(..., layout=...)."""
 
     def attention(
         module: torch.nn.Module,
@@ -259,7 +315,10 @@ def transformers_attention(backend: PackedAttention) -> Callable[..., tuple[torc
         **unused: Any,
     ) -> tuple[torch.Tensor, None]:
         if dropout:
-            raise ModelError("--engine packed has no attention dropout: set it to 0 in config.json, or --engine padded")
+            raise ModelError(
+                f"--engine packed does not support attention dropout, which is {dropout:g} in this model.\n"
+                "  Set it to 0 in the model's config.json, or pass --engine padded."
+            )
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         scoring = Scoring(scale=scale, sliding_window=sliding_window, softcap=softcap, sinks=s_aux)
         return backend(module, query, key, value, layout, scoring), None
@@ -268,4 +327,4 @@ def transformers_attention(backend: PackedAttention) -> Callable[..., tuple[torc
 
 
 def no_mask(*args: Any, **kwargs: Any) -> None:
-    """Attention over a pack knows what each token sees from the pack's layout."""
+    """Build no mask. The pack's layout defines which tokens each token sees."""

@@ -1,4 +1,4 @@
-"""A model run over a pack through its own forward, with its head on completion tokens alone."""
+"""Runs a model over a pack through the model's own forward, and its head on completion tokens only."""
 
 __all__ = ["TOLERANCE", "PackedForward", "plain_token_logps"]
 
@@ -24,15 +24,15 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 2e-2}
 
 
 class PackedForward:
-    """Runs a model over packs, also where DeepSpeed, DDP or PEFT wrap it.
+    """Runs a model over packs, also if DeepSpeed, DDP or PEFT wrap it.
 
-    The model takes the attention of a back end from here on. Its head is reached through hooks inside the model's
-    forward, where whoever shards weights has gathered them.
+    The constructor switches the model to the attention of a back end. Hooks compute the head inside the model's
+    forward, where DeepSpeed or FSDP has gathered sharded weights.
 
     Args:
-        model: The model itself, unwrapped.
+        model: The model itself, without a wrapper.
         backend: A name in BACKENDS.
-        ld_alpha: What tokens behind the shorter answer's length count, as in Pack.token_weights. None: 1.
+        ld_alpha: Weight of the tokens beyond the length of the shorter answer, as in Pack.token_weights. None: 1.
     """
 
     def __init__(self, model: PreTrainedModel, backend: str, ld_alpha: float | None = None) -> None:
@@ -47,13 +47,13 @@ class PackedForward:
 
     @property
     def device(self) -> torch.device:
-        """Where a pack is to be: with the head, whose work is done there. Layers elsewhere are sent what they need."""
+        """The device that packs must be on: the head's. Layers on other devices receive their inputs there."""
         weight: torch.Tensor = self.head.get_parameter("weight")
         return weight.device
 
     @contextmanager
     def ordinary_attention(self) -> Iterator[None]:
-        """The attention that the model came with, for generation and for batches that are padded."""
+        """Use the attention that the model was loaded with, for generation and for padded batches."""
         self.model.set_attn_implementation(self.ordinary)
         try:
             yield
@@ -61,16 +61,27 @@ class PackedForward:
             self.model.set_attn_implementation(self.packed)
 
     def logps(self, model: nn.Module, pack: Pack) -> torch.Tensor:
-        """Log-probabilities of a pack's completions without a gradient, as in Scored."""
-        return self.score(model, pack).logps
-
-    def score(self, model: nn.Module, pack: Pack, *, wants_confidences: bool = False) -> Scored:
-        """A pack's completions without a gradient.
+        """Return the log-probabilities of a pack's completions, without gradients.
 
         Args:
             model: The model, wrapped or not.
-            pack: On the model's device.
-            wants_confidences: Whether they are needed too.
+            pack: The pack, on the head's device.
+
+        Returns:
+            Summed over each completion's tokens, chosen before rejected, nats, float32 (2 x pairs,).
+        """
+        return self.score(model, pack).logps
+
+    def score(self, model: nn.Module, pack: Pack, *, wants_confidences: bool = False) -> Scored:
+        """Score a pack's completions, without gradients.
+
+        Args:
+            model: The model, wrapped or not.
+            pack: The pack, on the head's device.
+            wants_confidences: Whether to compute confidences too.
+
+        Returns:
+            Log-probabilities and, if requested, confidences, float32 (2 x pairs,).
         """
         with torch.no_grad():
             scored, _ = self.run(model, pack, score_completions, wants_confidences)
@@ -85,29 +96,39 @@ class PackedForward:
         compares_pairs: bool = False,
         wants_confidences: bool = False,
     ) -> tuple[torch.Tensor, Scored]:
-        """The sum of a pack's losses, differentiable by the model's weights, and its completions as in score.
+        """Compute the sum of a pack's losses, differentiable with respect to the model's weights.
 
         Args:
             model: The model, wrapped or not.
-            pack: On the model's device.
-            pair_loss: From some pairs to the sum of their losses.
-            compares_pairs: Whether it must be given all of the pack's pairs at once.
-            wants_confidences: Whether it needs them.
+            pack: The pack, on the head's device.
+            pair_loss: Function from the scores of some pairs to the sum of their losses.
+            compares_pairs: Whether pair_loss needs all pairs of the pack in one call.
+            wants_confidences: Whether pair_loss needs confidences.
+
+        Returns:
+            The loss, a float32 scalar, and the scores of the completions, detached.
         """
         score = partial(completion_loss, pair_loss=pair_loss, compares_pairs=compares_pairs)
         (loss, scored), logits = self.run(model, pack, score, wants_confidences)
         if model is not self.model:
-            # Whatever shards the weights waits for a gradient of the model's output before it gathers the head's.
+            # A wrapper that shards the weights gathers the head's weights in backward only after the model's output
+            # has received a gradient.
             loss = _Anchor.apply(loss, logits)  # type: ignore[no-untyped-call]
         return loss, scored
 
     def run(
         self, model: nn.Module, pack: Pack, score: Callable[..., Result], wants_confidences: bool
     ) -> tuple[Result, torch.Tensor]:
-        """Call the model, and score the hidden states that its head is given.
+        """Call the model, and score the hidden states that its head receives.
+
+        Args:
+            model: The model, wrapped or not.
+            pack: The pack, on the head's device.
+            score: score_completions, or completion_loss with its pair_loss bound.
+            wants_confidences: Whether to compute confidences too.
 
         Returns:
-            What score gives, and the model's logits at one token, (1, 1, vocabulary).
+            The result of score, and the model's logits at one token, (1, 1, vocabulary).
         """
         completions = Completions(
             targets=pack.targets,
@@ -129,7 +150,7 @@ class PackedForward:
 
         hooks = [
             self.head.register_forward_pre_hook(keep_hidden),
-            # First, since DeepSpeed's own hook lets the gathered weights go.
+            # This hook must run first, because DeepSpeed's own hook frees the gathered weights.
             self.head.register_forward_hook(score_hidden, prepend=True),
         ]
         try:
@@ -142,26 +163,36 @@ class PackedForward:
         return result[0], outputs.logits
 
     def plain_logps(self, model: nn.Module, pair: dict[str, Any]) -> torch.Tensor:
-        """What logps gives for one pair, the plain way: two rows, ordinary attention, every logit at once.
+        """Compute the result of logps for one pair without packing: two rows, ordinary attention, all logits at once.
+
+        Args:
+            model: The model, wrapped or not.
+            pair: Token ids of the pair.
 
         Returns:
-            Nats, float32 (2,).
+            Log-probabilities of chosen and rejected, nats, float32 (2,). A pair without a rejected answer has 0 there.
         """
         with self.ordinary_attention():
             logps = plain_token_logps(model, pair, self.model.device)
         if self.ld_alpha is not None:
             pack = pack_pairs([pair], [0])
             weights = torch.split(pack.token_weights(self.ld_alpha).to(self.model.device), pack.completion_lengths)
-            logps = [values * of_tokens for values, of_tokens in zip(logps, weights, strict=True)]
+            logps = [values * token_weights for values, token_weights in zip(logps, weights, strict=True)]
         sums = torch.stack([values.sum() for values in logps])
-        return functional.pad(sums, (0, 2 - len(sums)))  # no rejected answer has probability 1
+        return functional.pad(sums, (0, 2 - len(sums)))  # 0, the log of probability 1, for a missing rejected answer
 
 
 @torch.no_grad()
 def plain_token_logps(model: nn.Module, pair: Mapping[str, Any], device: torch.device) -> list[torch.Tensor]:
-    """Log-probabilities of the tokens of chosen and, where there is one, of rejected, nats, float32.
+    """Return the log-probability of each completion token. Each answer is a row of its own, with all logits at once.
 
-    Two rows, every logit at once.
+    Args:
+        model: A causal language model with its ordinary attention.
+        pair: Token ids of the pair.
+        device: Device of the model's inputs.
+
+    Returns:
+        One tensor for chosen and, if there is a rejected answer, one for rejected; nats, float32 (completion tokens,).
     """
     logps = []
     for completion in filter(len, (pair["chosen_ids"], pair["rejected_ids"])):
@@ -172,7 +203,7 @@ def plain_token_logps(model: nn.Module, pair: Mapping[str, Any], device: torch.d
 
 
 class _Anchor(torch.autograd.Function):
-    """The first argument; its backward gives the second one a gradient of zeros."""
+    """Returns the first argument. Its backward gives the second argument a gradient of zeros."""
 
     @staticmethod
     def forward(ctx: Any, loss: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,9 @@
-"""Log-probabilities of completions, and their gradient, without a (tokens x vocabulary) tensor that outlives its chunk.
+"""Log-probabilities of completions and their gradients. No (tokens x vocabulary) tensor outlives its chunk.
 
-The head of a language model is much of the work of DPO and most of its memory: 49,152 logits a token for SmolLM2. Here
-it runs on completion tokens alone, a few pairs at a time. A pair's loss depends on its own log-probabilities alone, so
-its gradient is worked out while its logits are still there, and no logit is computed twice.
+The head of a language model takes much of the compute of DPO and most of its memory: 49,152 logits per token for
+SmolLM2. Here the head runs on completion tokens only, a few pairs at a time. The loss of a pair depends only on the
+log-probabilities of that pair. So its gradient is computed while its logits are still in memory, and no logit is
+computed twice. There are two exceptions: a pair that does not fit into one chunk, and a loss that compares pairs.
 """
 
 __all__ = ["Completions", "LogitTransform", "PairLoss", "Scored", "completion_loss", "score_completions"]
@@ -16,11 +17,11 @@ from torch.nn import functional
 from transformers import PreTrainedConfig
 
 CHUNK_LOGITS = 2**26
-"""Logits held at once, 256 MiB in float32: 1,365 completion tokens of SmolLM2, 523 of Llama 3."""
+"""Most logits in memory at once, 256 MiB in float32: 1,365 completion tokens of SmolLM2, 523 of Llama 3."""
 
 
 class Scored(NamedTuple):
-    """What a model makes of completions, chosen before rejected, pair after pair."""
+    """Scores of completions under a model, chosen before rejected, pair after pair."""
 
     logps: torch.Tensor
     """Log-probabilities, summed over each completion's tokens, nats, float32 (2 x pairs,)."""
@@ -29,23 +30,30 @@ class Scored(NamedTuple):
 
 
 PairLoss = Callable[[Scored, slice], torch.Tensor]
-"""Some of the pack's pairs, and which they are. Gives the sum of their losses."""
+"""Function from the scores of some of the pack's pairs, and the slice of these pairs, to the sum of their losses."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Completions:
-    """What the head is asked for, chosen before rejected, pair after pair."""
+    """The completions to score, chosen before rejected, pair after pair."""
 
     targets: torch.Tensor
     """The completion tokens, int64 (completion tokens,)."""
     lengths: Sequence[int]
-    """Tokens of each completion."""
+    """Length of each completion, in tokens."""
     token_weights: torch.Tensor | None = None
-    """What each token's log-probability counts in its completion's sum, (completion tokens,). None: 1."""
+    """Weight of each token's log-probability in its completion's sum, (completion tokens,). None: 1."""
     wants_confidences: bool = False
+    """Whether to compute Scored.confidences."""
 
     def scored(self, values: Sequence[torch.Tensor], pairs: slice, tokens: slice) -> Scored:
-        """Chunks of Scores.values, which are those of some pairs' tokens, as one value a completion."""
+        """Reduce the values of some pairs' tokens to one value per completion.
+
+        Args:
+            values: Scores.values of these tokens, in chunks.
+            pairs: The pairs.
+            tokens: The completion tokens of these pairs.
+        """
         logps, *log_confidences = torch.cat(list(values), dim=1)
         lengths = self.lengths[2 * pairs.start : 2 * pairs.stop]
         sums = sum_by_length(self.weighted(logps, tokens), lengths)
@@ -60,14 +68,17 @@ class Completions:
 
 @dataclass(frozen=True)
 class LogitTransform:
-    """What a model does to its head's output: logits = softcap tanh(scale x output / softcap)."""
+    """How a model turns its head's output into logits: logits = softcap tanh(scale x output / softcap)."""
 
     scale: float = 1.0
     softcap: float | None = None
 
     @classmethod
     def of(cls, config: PreTrainedConfig) -> "LogitTransform":
-        """As a model's configuration says: Gemma 2 soft-caps, Cohere and Falcon-H1 multiply, Granite divides."""
+        """Read the transform from a model's configuration.
+
+        Gemma 2 soft-caps, Cohere and Falcon-H1 multiply, Granite divides.
+        """
         config = config.get_text_config()
         scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None)
         if scale is None:
@@ -75,7 +86,7 @@ class LogitTransform:
         return cls(scale=scale, softcap=getattr(config, "final_logit_softcapping", None))
 
     def forward_(self, output: torch.Tensor) -> torch.Tensor:
-        """Logits from the head's output, in place."""
+        """Turn the head's output into logits, in place."""
         if self.scale != 1:
             output.mul_(self.scale)
         if self.softcap is not None:
@@ -83,13 +94,13 @@ class LogitTransform:
         return output
 
     def softcap_slope(self, logits: torch.Tensor) -> torch.Tensor | None:
-        """Derivative of the soft-capping, from its result."""
+        """Return the derivative of the soft-capping, computed from its result. None without soft-capping."""
         return None if self.softcap is None else 1 - (logits / self.softcap).square_()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """A head's weights in the dtype that computes, and what follows it."""
+    """A head's weights in the dtype of its matrix products, and the transform of its output."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
@@ -100,7 +111,7 @@ class Head:
     def for_computing(
         cls, weight: torch.Tensor, bias: torch.Tensor | None, transform: LogitTransform, completions: Completions
     ) -> "Head":
-        """Cast once for all chunks, as autocast would for each."""
+        """Cast the weights once for all chunks. autocast would cast them again for each chunk."""
         device = weight.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         return cls(
@@ -115,7 +126,12 @@ class Head:
         return max(1, CHUNK_LOGITS // len(self.weight))
 
     def score(self, hidden: torch.Tensor, targets: torch.Tensor) -> "Scores":
-        """Log-probabilities of a chunk's targets, with what their gradient takes."""
+        """Compute the log-probabilities of a chunk's targets, and what their gradient needs.
+
+        Args:
+            hidden: Hidden state that predicts each target, (tokens, width).
+            targets: int64 (tokens,).
+        """
         logits = functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias).float()
         logits = self.transform.forward_(logits)
         slope = self.transform.softcap_slope(logits)
@@ -124,17 +140,20 @@ class Head:
         exps = logits.sub_(largest).exp_()
         sums = exps.sum(dim=1, keepdim=True)
         values = [(of_targets - sums.log())[:, 0]]
-        if self.wants_confidences:  # of p = exps / sums, whose sum of squares is a norm's square
+        if self.wants_confidences:  # p = exps / sums, and the sum of squares of exps is the square of their norm
             values.append(values[0] - 2 * (torch.linalg.vector_norm(exps, dim=1).log() - sums[:, 0].log()))
         return Scores(values=torch.stack(values), exps=exps, sums=sums, softcap_slope=slope)
 
     def gradient(self, scores: "Scores", targets: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
-        """Gradient by the head's output, (tokens, vocabulary), in the place of the scores.
+        """Compute the gradient with respect to the head's output.
 
         Args:
-            scores: Used up.
+            scores: The chunk's scores. Their memory is overwritten.
             targets: int64 (tokens,).
-            slopes: Gradient by each target's log-probability, (tokens,).
+            slopes: Gradient with respect to each target's log-probability, (tokens,).
+
+        Returns:
+            (tokens, vocabulary), in the dtype of the head's weights.
         """
         gradient = scores.exps.mul_(-slopes[:, None] / scores.sums)
         gradient[torch.arange(len(targets), device=targets.device), targets] += slopes
@@ -147,14 +166,14 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """A chunk of logits as its softmax."""
+    """The softmax of a chunk of logits, as numerators and denominators."""
 
     values: torch.Tensor
-    """Of the targets: log-probabilities and, where wanted, log-confidences, nats, float32 (1 or 2, tokens)."""
+    """Log-probabilities and, if requested, log-confidences of the targets, nats, float32 (1 or 2, tokens)."""
     exps: torch.Tensor
-    """exp(logit - the row's largest), float32 (tokens, vocabulary)."""
+    """exp(logit - largest logit of the row), float32 (tokens, vocabulary)."""
     sums: torch.Tensor
-    """Of the rows of exps, (tokens, 1)."""
+    """Sum of each row of exps, (tokens, 1)."""
     softcap_slope: torch.Tensor | None
 
 
@@ -165,14 +184,17 @@ def score_completions(
     completions: Completions,
     transform: LogitTransform,
 ) -> Scored:
-    """Log-probabilities of completions, without a gradient.
+    """Compute the log-probabilities of completions, without gradients.
 
     Args:
-        hidden: What predicts each completion token, (completion tokens, width).
-        weight: The head's, (vocabulary, width).
-        bias: The head's, (vocabulary,), or None.
-        completions: What is asked for.
-        transform: What follows the head.
+        hidden: Hidden state that predicts each completion token, (completion tokens, width).
+        weight: The head's weight, (vocabulary, width).
+        bias: The head's bias, (vocabulary,), or None.
+        completions: The completions to score.
+        transform: How the head's output becomes logits.
+
+    Returns:
+        Log-probabilities in nats and, if requested, confidences, float32 (2 x pairs,).
     """
     head = Head.for_computing(weight, bias, transform, completions)
     with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
@@ -191,15 +213,20 @@ def completion_loss(
     *,
     compares_pairs: bool = False,
 ) -> tuple[torch.Tensor, Scored]:
-    """The sum of the pairs' losses, differentiable by hidden, weight and bias, and what it was worked out from.
+    """Compute the sum of the pairs' losses, differentiable with respect to hidden, weight and bias.
 
-    Args are those of score_completions and
-        pair_loss: From some pairs to the sum of their losses.
-        compares_pairs: Whether it must be given all pairs at once, for which logits that fill more than one chunk are
-            computed twice. Else it is called for a few pairs at a time.
+    Args:
+        hidden: Hidden state that predicts each completion token, (completion tokens, width).
+        weight: The head's weight, (vocabulary, width).
+        bias: The head's bias, (vocabulary,), or None.
+        completions: The completions to score.
+        transform: How the head's output becomes logits.
+        pair_loss: Function from the scores of some pairs to the sum of their losses.
+        compares_pairs: Whether pair_loss needs all pairs in one call. Logits that fill more than one chunk are then
+            computed twice. If False, pair_loss is called for a few pairs at a time.
 
     Returns:
-        Loss, a float32 scalar, and the pairs' scores, detached.
+        The loss, a float32 scalar, and the scores of the completions, detached.
     """
     loss, *scored = _CompletionLoss.apply(  # type: ignore[no-untyped-call]
         hidden, weight, bias, completions, transform, pair_loss, compares_pairs
@@ -208,7 +235,7 @@ def completion_loss(
 
 
 class _CompletionLoss(torch.autograd.Function):
-    """The loss and at once its gradients, which backward hands out."""
+    """Computes the loss and its gradients in forward. backward returns these gradients."""
 
     @staticmethod
     def forward(
@@ -230,7 +257,7 @@ class _CompletionLoss(torch.autograd.Function):
             for pairs, tokens in groups_of_pairs(lengths, len(hidden) if compares_pairs else head.chunk_tokens):
                 chunks = chunks_of(tokens, head.chunk_tokens)
                 kept = [head.score(hidden[chunks[0]], targets[chunks[0]])]
-                # A group too long for one chunk is the one case whose logits are computed twice.
+                # Logits are computed twice only if a group does not fit into one chunk.
                 values = [kept[0].values, *(head.score(hidden[chunk], targets[chunk]).values for chunk in chunks[1:])]
                 scored.append(completions.scored(values, pairs, tokens))
                 loss, slopes = value_and_slopes(pair_loss, scored[-1], pairs)
@@ -256,12 +283,12 @@ class _CompletionLoss(torch.autograd.Function):
 
 
 class Gradients:
-    """Of a loss by the head's input and weights, summed over chunks in float32.
+    """Gradients of a loss with respect to the head's input and weights. Those of the weights are summed in float32.
 
     Args:
         hidden: The head's input.
-        weight: The head's; None where it is frozen.
-        bias: The head's; None where there is none or it is frozen.
+        weight: The head's weight. None if it is frozen.
+        bias: The head's bias. None if there is none, or if it is frozen.
     """
 
     def __init__(self, hidden: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> None:
@@ -271,7 +298,7 @@ class Gradients:
         self.by_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
 
     def add(self, head: Head, hidden: torch.Tensor, chunk: slice, by_output: torch.Tensor) -> None:
-        """Take in the gradient by a chunk of the head's output."""
+        """Add the gradient with respect to a chunk of the head's output."""
         self.by_hidden[chunk] = by_output @ head.weight
         inputs = hidden[chunk].to(by_output.dtype)
         if self.by_weight is not None and by_output.dtype == torch.float32:
@@ -282,7 +309,7 @@ class Gradients:
             self.by_bias += by_output.sum(dim=0)
 
     def times(self, factor: torch.Tensor) -> list[torch.Tensor | None]:
-        """By hidden, weight and bias, in their dtypes, times a scalar."""
+        """Return the gradients of hidden, weight and bias times a scalar, each in the dtype of its tensor."""
         tensors = (self.by_hidden, self.by_weight, self.by_bias)
         return [
             None if tensor is None else tensor.mul_(factor).to(dtype)
@@ -291,7 +318,7 @@ class Gradients:
 
 
 def value_and_slopes(pair_loss: PairLoss, scored: Scored, pairs: slice) -> tuple[torch.Tensor, torch.Tensor]:
-    """A loss, and its gradient by each log-probability."""
+    """Compute a loss, and its gradient with respect to each log-probability."""
     with torch.enable_grad():
         leaf = scored.logps.detach().requires_grad_()
         loss = pair_loss(scored._replace(logps=leaf), pairs)
@@ -300,14 +327,15 @@ def value_and_slopes(pair_loss: PairLoss, scored: Scored, pairs: slice) -> tuple
 
 
 def groups_of_pairs(lengths: Sequence[int], chunk_tokens: int) -> Iterator[tuple[slice, slice]]:
-    """Runs of pairs whose completions fit a chunk together, at least one pair each.
+    """Group consecutive pairs whose completions fit into one chunk. A group has at least one pair.
 
     Args:
-        lengths: Tokens of chosen and rejected, pair after pair.
-        chunk_tokens: Most tokens together.
+        lengths: Length of chosen and rejected in tokens, pair after pair.
+        chunk_tokens: Most tokens per group of several pairs.
 
     Yields:
-        The pairs and their completion tokens. [3, 2, 4, 1, 9, 9], 10 tokens: pairs 0 to 1, then pair 2.
+        The slice of the pairs, and the slice of their completion tokens. Lengths [3, 2, 4, 1, 9, 9] and 10 tokens give
+        pairs 0 to 1, then pair 2.
     """
     first = start = end = 0
     for pair, tokens in enumerate(a + b for a, b in zip(lengths[::2], lengths[1::2], strict=True)):
@@ -323,5 +351,5 @@ def chunks_of(tokens: slice, size: int) -> list[slice]:
 
 
 def sum_by_length(values: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-    """Sums of consecutive runs of so many values."""
+    """Sum consecutive runs of values. [1, 2, 3] with lengths [2, 1] gives [3, 3]."""
     return torch.stack([run.sum() for run in torch.split(values, list(lengths))])

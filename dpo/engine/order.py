@@ -1,4 +1,4 @@
-"""The order in which the rows of an epoch are trained on."""
+"""The order in which an epoch visits the rows of a data set."""
 
 __all__ = ["EpochOrder"]
 
@@ -14,9 +14,9 @@ class EpochOrder(Sampler[int]):
     """The rows of a data set in the order of the current epoch, the same on every rank.
 
     Args:
-        num_pairs: Size of the data set.
-        seed: Same seed and epoch, same order.
-        shuffle: Whether to shuffle at all.
+        num_pairs: Number of rows in the data set.
+        seed: Seed of the shuffle. The same seed and epoch give the same order.
+        shuffle: Whether to shuffle. False keeps the order of the data set.
     """
 
     def __init__(self, num_pairs: int, *, seed: int, shuffle: bool) -> None:
@@ -27,7 +27,13 @@ class EpochOrder(Sampler[int]):
 
     @classmethod
     def of(cls, args: TrainingArguments, num_pairs: int) -> "EpochOrder":
-        """As the flags say."""
+        """Build the order from the training arguments.
+
+        Args:
+            args: data_seed (or seed, if data_seed is None) seeds the shuffle. train_sampling_strategy "sequential"
+                turns it off.
+            num_pairs: Number of rows in the data set.
+        """
         seed = args.seed if args.data_seed is None else args.data_seed
         return cls(num_pairs, seed=seed, shuffle=args.train_sampling_strategy != "sequential")
 

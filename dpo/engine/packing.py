@@ -1,9 +1,9 @@
-"""Pairs as one row of tokens, each prompt once.
+"""Lays out pairs as one row of tokens, with each prompt once.
 
 ids    p0 p1 p2 c0 c1 r0 r1 r2 | p0 p1 c0 ...
 pos     0  1  2  3  4  3  4  5 |  0  1  2 ...
-sees   rejected sees its prompt and itself, never chosen; no pair sees another
-scores c0 and r0 are both predicted at p2, hence logit_index and no plain shift
+sees   rejected sees its prompt and itself, never chosen; no pair sees another pair
+scores c0 and r0 are both predicted at p2, so logit_index replaces a shift by one token
 """
 
 __all__ = ["Pack", "PackLayout", "Pair", "PairLengths", "VarlenLayout", "pack_pairs"]
@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import torch
 
 Pair = Mapping[str, Sequence[int]]
-"""prompt_ids, chosen_ids and rejected_ids. Only rejected may be empty: an answer without a worse one, for SFT."""
+"""prompt_ids, chosen_ids and rejected_ids. Only rejected_ids may be empty: in SFT, an answer has no worse one."""
 
 
 class PairLengths(NamedTuple):
-    """Tokens of a pair's parts."""
+    """Length of each part of a pair, in tokens."""
 
     prompt: int
     chosen: int
@@ -29,36 +29,39 @@ class PairLengths(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class VarlenLayout:
-    """What flash attention's varlen function takes to attend over a pack in one call.
+    """The arguments with which flash attention's varlen function attends over a pack in one call.
 
-    Two sequences a pair: queries [prompt | chosen] on the same keys, queries [rejected] on keys [prompt | rejected],
-    causal and aligned at their ends; the second only where there is a rejected answer. The queries lie in the order of
-    the pack; the keys are gathered.
+    A pair has two sequences: queries [prompt | chosen] on the same keys, and queries [rejected] on keys
+    [prompt | rejected]. Both are causal and aligned at their ends. A pair without a rejected answer has only the first
+    sequence. The queries keep the order of the pack. The keys are gathered.
     """
 
     key_index: torch.Tensor
-    """Tokens of the pack in the order of the keys, int64 (sum of 2 prompt + chosen + rejected,)."""
+    """The pack's token of each key, int64 (sum of 2 prompt + chosen + rejected,)."""
     cu_seqlens_q: torch.Tensor
-    """Where each sequence's queries begin and the last one's end, int32 (sequences + 1,)."""
+    """Start of each sequence's queries, and the end of the last sequence, int32 (sequences + 1,)."""
     cu_seqlens_k: torch.Tensor
-    """The same for its keys."""
+    """The same for the keys."""
     max_seqlen_q: int
     max_seqlen_k: int
 
 
 @dataclass(frozen=True)
 class PackLayout:
-    """Where each pair lies in a pack, and what attention needs to know of it."""
+    """Where each pair lies in a pack, and what attention derives from that."""
 
     lengths: tuple[PairLengths, ...]
     device: torch.device
     block_masks: dict[int | None, Any] = field(default_factory=dict, compare=False)
-    """Flex attention's, by sliding window."""
+    """Flex attention's block masks, by sliding window."""
     elsewhere: dict[torch.device, "PackLayout"] = field(default_factory=dict, compare=False)
-    """The same for the other devices of a model that is spread over several."""
+    """Copies of the layout on the other devices of a model that is spread over several."""
 
     def to(self, device: torch.device | int | str, **options: Any) -> "PackLayout":
-        """The layout on a device, made once for each. accelerate sends a layer what it is called with by this name."""
+        """Return the layout on a device. It is built once per device.
+
+        accelerate moves the arguments of a layer to the layer's device by calling a method of this name.
+        """
         device = torch.device(device)
         if device == self.device:
             return self
@@ -68,12 +71,12 @@ class PackLayout:
 
     @cached_property
     def segments(self) -> list[int]:
-        """Lengths of [prompt | chosen] and, where there is one, [rejected], pair after pair."""
+        """Lengths of [prompt | chosen] and, if there is a rejected answer, of [rejected], pair after pair."""
         return [length for pair in self.lengths for length in (pair.prompt + pair.chosen, pair.rejected) if length]
 
     @cached_property
     def varlen(self) -> VarlenLayout:
-        """Built when the first layer asks for it."""
+        """Flash attention's arguments, built when the first layer reads them."""
         key_index: list[torch.Tensor] = []
         key_lengths: list[int] = []
         start = 0
@@ -96,7 +99,7 @@ class PackLayout:
 
     @cached_property
     def token_parts(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of each token: its pair, its part (0 prompt, 1 chosen, 2 rejected) and its position, int32 (tokens,) each."""
+        """Pair, part (0 prompt, 1 chosen, 2 rejected) and position of each token, three times int32 (tokens,)."""
         parts = [(pair, part, n) for pair, lengths in enumerate(self.lengths) for part, n in enumerate(lengths)]
         repeats = torch.tensor([n for _, _, n in parts])
         pair = torch.tensor([pair for pair, _, _ in parts], dtype=torch.int32).repeat_interleave(repeats)
@@ -106,40 +109,47 @@ class PackLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:
-    """A micro-batch as the model takes it: one row of tokens, and where its completions are predicted."""
+    """A micro-batch as model input: one row of tokens, and the tokens at which its completions are predicted."""
 
     rows: tuple[int, ...]
-    """The pairs, as rows of the data set."""
+    """Row number of each pair in the data set."""
     is_filler: bool
-    """True for a pair that counts elsewhere, computed here for nothing but to keep ranks in step."""
+    """True if the pair counts in another micro-batch, and is computed here only to keep the ranks in step."""
     input_ids: torch.Tensor
     """int64 (1, tokens)."""
     position_ids: torch.Tensor
     """Positions within prompt + completion, int64 (1, tokens)."""
     logit_index: torch.Tensor
-    """The token whose hidden state predicts each completion token, int64 (completion tokens,)."""
+    """Index of the token whose hidden state predicts each completion token, int64 (completion tokens,)."""
     targets: torch.Tensor
     """The completion tokens, chosen before rejected, pair after pair, int64 (completion tokens,)."""
     reference_logps: torch.Tensor | None
-    """The reference's log-probabilities where they are known, chosen before rejected, nats, float32 (2 x pairs,)."""
+    """Log-probabilities under the reference model, chosen before rejected, nats, float32 (2 x pairs,), or None."""
     weights: torch.Tensor | None
-    """What each pair counts in the loss, float32 (pairs,). None: 1."""
+    """Weight of each pair in the loss, float32 (pairs,). None: 1."""
     layout: PackLayout
 
     @cached_property
     def completion_lengths(self) -> list[int]:
-        """Tokens of chosen and rejected, pair after pair."""
+        """Length of chosen and rejected in tokens, pair after pair."""
         return [length for pair in self.layout.lengths for length in (pair.chosen, pair.rejected)]
 
     @cached_property
     def num_completion_tokens(self) -> torch.Tensor:
-        """The same as a tensor to compute with, float32 (2 x pairs,), on the pack's device."""
+        """completion_lengths as a tensor on the pack's device, float32 (2 x pairs,)."""
         return torch.tensor(self.completion_lengths, dtype=torch.float32, device=self.input_ids.device)
 
     def token_weights(self, ld_alpha: float) -> torch.Tensor:
-        """What each completion token's log-probability counts in LD-DPO, float32 (completion tokens,).
+        """Return the weight of each completion token's log-probability in LD-DPO.
 
-        1 up to the length of the pair's shorter answer, ld_alpha behind it. Liu et al. 2024, arXiv:2409.06411.
+        The weight is 1 up to the length of the pair's shorter answer, and ld_alpha beyond it. Liu et al. 2024,
+        arXiv:2409.06411.
+
+        Args:
+            ld_alpha: Weight of the tokens beyond the shorter length, dimensionless, 0 to 1.
+
+        Returns:
+            float32 (completion tokens,). Answers of 1 and 3 tokens and ld_alpha 0.5 give 1, then 1, 0.5, 0.5.
         """
         runs = []
         for pair in self.layout.lengths:
@@ -154,7 +164,7 @@ class Pack:
 
     @property
     def num_tokens_unshared(self) -> int:
-        """What the pairs hold with each prompt once an answer and no padding."""
+        """Number of tokens of the pairs if each answer had its own copy of the prompt, without padding."""
         return self.num_tokens + sum(pair.prompt for pair in self.layout.lengths if pair.rejected)
 
     def to(self, device: torch.device) -> "Pack":
@@ -164,7 +174,7 @@ class Pack:
         return replace(self, layout=self.layout.to(device), **moved)
 
     def pin_memory(self) -> "Pack":
-        """What a DataLoader calls where it copies to a device."""
+        """Pin the pack's tensors. A DataLoader calls this before it copies to a device."""
         pinned: dict[str, Any] = {name: tensor.pin_memory() for name, tensor in self.tensors()}
         return replace(self, **pinned)
 
@@ -182,14 +192,18 @@ def pack_pairs(
     reference_logps: torch.Tensor | None = None,
     weights: torch.Tensor | None = None,
 ) -> Pack:
-    """Lay pairs side by side.
+    """Lay out pairs side by side in one row of tokens.
 
     Args:
-        pairs: prompt_ids, chosen_ids and rejected_ids of each; only rejected may be empty.
-        rows: Where each stands in the data set.
-        is_filler: Whether the pairs count elsewhere.
-        reference_logps: The reference's, float32 (2 x pairs,).
-        weights: What each pair counts, float32 (pairs,).
+        pairs: Token ids of each pair. Only rejected_ids may be empty.
+        rows: Row number of each pair in the data set.
+        is_filler: Whether the pairs count in another micro-batch.
+        reference_logps: Log-probabilities under the reference model, chosen before rejected, nats, float32
+            (2 x pairs,). None: unknown.
+        weights: Weight of each pair in the loss, float32 (pairs,). None: 1.
+
+    Returns:
+        The pack, on the CPU. Pairs of 3 + 2 + 3 and 1 + 1 + 1 tokens give a row of 11 tokens and 7 completion tokens.
     """
     lengths = tuple(
         PairLengths(len(pair["prompt_ids"]), len(pair["chosen_ids"]), len(pair["rejected_ids"])) for pair in pairs
@@ -219,7 +233,7 @@ def pack_pairs(
 
 
 def positions(lengths: Sequence[PairLengths]) -> torch.Tensor:
-    """Position of each token of a pack: rejected goes on where the prompt ended, as chosen does."""
+    """Return the position of each token of a pack. Rejected, like chosen, continues from the end of the prompt."""
     pieces = [
         piece
         for prompt, chosen, rejected in lengths

@@ -1,14 +1,14 @@
-"""Which pairs make an optimizer step, and which micro-batch of which rank takes each. Token counts in, plans out.
+"""Plans which pairs form an optimizer step, and which micro-batch of which rank takes each pair.
 
-    order of an epoch:   7 2 5 0 | 3 6 1 4 | ...        seed and epoch alone decide
-    one step:            7 2 5 0                        global_batch_size pairs, the last step of an epoch maybe fewer
+    order of an epoch:   7 2 5 0 | 3 6 1 4 | ...        depends only on seed and epoch
+    one step:            7 2 5 0                        global_batch_size pairs, or fewer in an epoch's last step
     dealt, longest first, to micro-batches x ranks:
 
                  rank 0   rank 1
         first    [7]      [2]          the token counts of all four are as even as whole pairs allow
         second   [5]      [0]
 
-No torch here: every rank works out the same plan by itself.
+The input is token counts, without torch. Every rank computes the same plan, so the ranks exchange nothing.
 """
 
 __all__ = [
@@ -28,32 +28,32 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 TRADE_PARTNERS, TRADES_A_BIN = 4, 4
-"""Emptiest bins that the fullest one tries, and trades in all for each bin; more bring less than 0.001."""
+"""Number of emptiest bins that the fullest bin trades with, and most trades per bin. More gain less than 0.001."""
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one rank computes at once."""
+    """The pairs that one rank computes at once."""
 
     pairs: tuple[int, ...]
-    """Rows of the data set."""
+    """Row numbers in the data set."""
     is_filler: bool = False
-    """True where there were fewer pairs than places: the pair counts elsewhere, and here only keeps ranks in step."""
+    """True if there are fewer pairs than micro-batches. The pair counts in another one, and keeps the ranks in step."""
 
 
 def deal(tokens: Sequence[int], num_bins: int) -> list[list[int]]:
-    """Deal items to bins so that their sums are even: the longest first, each to the bin that holds least.
+    """Deal items to bins so that the bins' sums are even: the longest item first, each to the bin with the least sum.
 
-    Graham 1969, Bounds on multiprocessing timing anomalies: at most 4/3 of the best largest bin. Then the fullest bin
-    trades with the emptiest ones as long as that makes it smaller, which at 8 items a bin and 512 bins takes the mean
-    over the largest sum from 0.977 to above 0.99.
+    Graham 1969, Bounds on multiprocessing timing anomalies: the largest sum is at most 4/3 of the best possible one.
+    Then the fullest bin trades with the emptiest ones as long as that makes it smaller. With 8 items per bin and 512
+    bins, trading raises the mean sum over the largest sum from 0.977 to above 0.99.
 
     Args:
         tokens: Length of each item, in tokens.
         num_bins: Number of bins, at least 1.
 
     Returns:
-        Items of each bin by their index, the fullest bin first. [5, 3, 2] in 2 bins: [[0], [1, 2]].
+        The indexes of each bin's items, the fullest bin first. Lengths [5, 3, 2] and 2 bins give [[0], [1, 2]].
     """
     bins: list[list[int]] = [[] for _ in range(num_bins)]
     sums = [(0, number) for number in range(num_bins)]
@@ -69,7 +69,13 @@ def deal(tokens: Sequence[int], num_bins: int) -> list[list[int]]:
 
 
 def trade(bins: list[list[int]], totals: list[int], tokens: Sequence[int]) -> None:
-    """Let the fullest bin trade an item for a shorter one of an emptier bin, until no trade makes it smaller."""
+    """Trade an item of the fullest bin for a shorter one of an emptier bin, until no trade makes the fullest smaller.
+
+    Args:
+        bins: Items of each bin. Changed in place.
+        totals: Sum of each bin, in tokens. Changed in place.
+        tokens: Length of each item, in tokens.
+    """
     for _ in range(TRADES_A_BIN * len(bins)):
         fullest = max(range(len(bins)), key=totals.__getitem__)
         for other in heapq.nsmallest(TRADE_PARTNERS, range(len(bins)), key=totals.__getitem__):
@@ -91,7 +97,7 @@ def trade(bins: list[list[int]], totals: list[int], tokens: Sequence[int]) -> No
 
 
 def worth(trade: tuple[int, int | None], tokens: Sequence[int]) -> int:
-    """Tokens that a trade moves. Nothing may be taken in return."""
+    """Return the number of tokens that a trade moves. The item taken in return may be None."""
     given, taken = trade
     return tokens[given] - (0 if taken is None else tokens[taken])
 
@@ -99,13 +105,16 @@ def worth(trade: tuple[int, int | None], tokens: Sequence[int]) -> int:
 def plan_micro_batches(
     pairs: Sequence[int], tokens: Sequence[int], *, world_size: int, num_micro_batches: int
 ) -> list[list[MicroBatch]]:
-    """Deal the pairs of a step to accumulation steps x ranks: the micro-batch at [accumulation step][rank].
+    """Deal the pairs of an optimizer step to accumulation steps x ranks.
 
     Args:
-        pairs: Rows of the data set, at least one.
+        pairs: Row numbers in the data set, at least one.
         tokens: Packed length of every row of the data set, in tokens.
         world_size: Number of ranks.
         num_micro_batches: Accumulation steps.
+
+    Returns:
+        The micro-batch at [accumulation step][rank].
     """
     bins = deal([tokens[pair] for pair in pairs], world_size * num_micro_batches)
     shortest = min(pairs, key=lambda pair: (tokens[pair], pair))
@@ -113,25 +122,37 @@ def plan_micro_batches(
         MicroBatch(tuple(pairs[item] for item in items)) if items else MicroBatch((shortest,), is_filler=True)
         for items in bins
     ]
-    # Neighbours in the order of size run side by side, so that no rank waits; the ranks take turns with the larger.
+    # Micro-batches of similar size run at the same time, so that no rank waits. Ranks take turns with the larger ones.
     rows = [batches[start : start + world_size] for start in range(0, len(batches), world_size)]
     return [row if number % 2 == 0 else row[::-1] for number, row in enumerate(rows)]
 
 
 def epoch_order(num_pairs: int, *, seed: int, epoch: int) -> list[int]:
-    """The pairs of a data set in the order of an epoch."""
+    """Shuffle the pairs of a data set for an epoch.
+
+    Args:
+        num_pairs: Number of pairs in the data set.
+        seed: Seed of the run.
+        epoch: Number of the epoch, from 0.
+
+    Returns:
+        The row numbers 0 to num_pairs - 1. The same arguments give the same order on every rank.
+    """
     order = list(range(num_pairs))
     random.Random(f"{seed} {epoch}").shuffle(order)
     return order
 
 
 def steps_of(order: Iterable[int], *, global_batch_size: int, drop_last: bool = False) -> list[list[int]]:
-    """The pairs of each optimizer step of an epoch, each pair once.
+    """Split an epoch into optimizer steps, with each pair once.
 
     Args:
         order: The pairs in the order of the epoch.
-        global_batch_size: Pairs a step. The last step takes what is left.
-        drop_last: Leave the last step out where it is short and not the only one.
+        global_batch_size: Pairs per step. The last step takes the remaining pairs.
+        drop_last: Whether to leave out a last step with fewer pairs, unless it is the only step.
+
+    Returns:
+        The pairs of each step. 10 pairs and a global batch size of 4 give steps of 4, 4 and 2 pairs.
     """
     pairs = list(order)
     steps = [pairs[start : start + global_batch_size] for start in range(0, len(pairs), global_batch_size)]
@@ -141,13 +162,16 @@ def steps_of(order: Iterable[int], *, global_batch_size: int, drop_last: bool = 
 def plan_all(
     tokens: Sequence[int], *, pairs_at_once: int, world_size: int, max_tokens: int | None = None
 ) -> list[list[MicroBatch]]:
-    """One pass over all pairs, dealt evenly, for evaluation and the reference: the micro-batch at [number][rank].
+    """Plan one pass over all pairs, for evaluation and for the reference model.
 
     Args:
-        tokens: Packed length of each pair.
-        pairs_at_once: Pairs in a micro-batch, on average.
+        tokens: Packed length of each pair, in tokens.
+        pairs_at_once: Pairs per micro-batch, on average.
         world_size: Number of ranks.
-        max_tokens: Most tokens in a micro-batch.
+        max_tokens: Most tokens per micro-batch. None: no bound.
+
+    Returns:
+        The micro-batch at [number][rank].
     """
     number = math.ceil(len(tokens) / (pairs_at_once * world_size))
     if max_tokens is not None:
@@ -156,7 +180,17 @@ def plan_all(
 
 
 def num_micro_batches_within(tokens: Sequence[int], *, world_size: int, at_least: int, max_tokens: int) -> int:
-    """The fewest micro-batches a rank that keep each of them to max_tokens, which no item by itself exceeds."""
+    """Find the smallest number of micro-batches per rank that keeps each micro-batch within max_tokens.
+
+    Args:
+        tokens: Length of each item, in tokens. No single item is longer than max_tokens.
+        world_size: Number of ranks.
+        at_least: Smallest number to try.
+        max_tokens: Most tokens per micro-batch.
+
+    Returns:
+        Micro-batches per rank. Lengths [700, 600, 500, 400], one rank and 1,100 tokens give 2.
+    """
     number = max(at_least, math.ceil(sum(tokens) / (world_size * max_tokens)))
     while max(sum(tokens[item] for item in items) for items in deal(tokens, world_size * number)) > max_tokens:
         number += 1

@@ -1,9 +1,9 @@
-"""The reference's log-probabilities: worked out once, kept by content, shared between ranks and runs.
+"""The reference cache: log-probabilities under the reference model, stored by content, shared by ranks and runs.
 
-    cache folder / <what the numbers depend on, apart from the text> / <one file for each part of a pass>.npy
+    cache folder / <hash of what the numbers depend on, apart from the pair> / <one file for each part of a pass>.npy
 
-A pair is known by the hash of its token ids, so that new rows, another order or another learning rate find what is
-there, and a pass that was interrupted goes on where it ended.
+A pair is identified by the hash of its token ids. So a run with other rows, another order or another learning rate
+finds the entries of an earlier run, and an interrupted pass resumes from where it stopped.
 """
 
 __all__ = ["ReferenceCache", "pair_digest", "weights_fingerprint"]
@@ -26,16 +26,16 @@ from dpo.errors import ConfigError, ModelError
 
 DIGEST_BYTES = 16
 ENTRY = np.dtype([("pair", f"V{DIGEST_BYTES}"), ("logps", "<f4", (2,))])
-"""A pair's digest; its log-probabilities of chosen and rejected, summed, nats."""
+"""The digest of a pair, and the log-probabilities of chosen and rejected, summed over tokens, nats."""
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")
 
 
 class ReferenceCache:
-    """Log-probabilities of one reference, in a folder.
+    """Log-probabilities under one reference model, in a folder.
 
     Args:
-        root: Folder for every reference.
-        identity: What a number depends on, apart from the pair: weights, dtype, attention, ... JSON.
+        root: Folder of the caches of all reference models.
+        identity: What the numbers depend on, apart from the pair: weights, dtype, attention and so on. JSON values.
     """
 
     def __init__(self, root: Path, identity: dict[str, Any]) -> None:
@@ -44,7 +44,14 @@ class ReferenceCache:
         self.identity = text
 
     def load(self, digests: Sequence[bytes]) -> np.ndarray:
-        """What is known of these pairs: float32 (pairs, 2), chosen and rejected, NaN where nothing is known."""
+        """Read the log-probabilities of pairs.
+
+        Args:
+            digests: pair_digest of each pair.
+
+        Returns:
+            Chosen and rejected of each pair, nats, float32 (pairs, 2). NaN for a pair that is not in the cache.
+        """
         known: dict[bytes, np.ndarray] = {}
         for file in sorted(self.folder.glob("*.npy")):
             entries = np.load(file)
@@ -53,16 +60,20 @@ class ReferenceCache:
         return np.array([known.get(digest, unknown) for digest in digests], dtype=np.float32).reshape(-1, 2)
 
     def add(self, digests: Sequence[bytes], logps: np.ndarray) -> None:
-        """Keep some more: written beside its place, then renamed, so that a file is whole or not there.
+        """Add log-probabilities. A file gets its name only when it is complete.
+
+        Args:
+            digests: pair_digest of each pair.
+            logps: Chosen and rejected of each pair, nats, float32 (pairs, 2).
 
         Raises:
-            ConfigError: the folder cannot be written to.
+            ConfigError: if the folder cannot be written to.
         """
         try:
             self.write(digests, logps)
         except OSError as error:
             raise ConfigError(
-                f"--reference_cache {self.folder}: cannot be written to: {error.strerror}.\n"
+                f"--reference_cache: the folder {self.folder} cannot be written to: {error.strerror}.\n"
                 "  Choose another folder, or pass --no-reference_cache."
             ) from error
 
@@ -82,7 +93,14 @@ class ReferenceCache:
 
 
 def pair_digest(pair: Pair) -> bytes:
-    """A hash of a pair's token ids: prompt, chosen, rejected."""
+    """Hash the token ids of a pair: prompt, chosen, rejected.
+
+    Args:
+        pair: Token ids of the pair.
+
+    Returns:
+        16 bytes.
+    """
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for part in ("prompt_ids", "chosen_ids", "rejected_ids"):
         digest.update(array("q", [len(pair[part]), *pair[part]]).tobytes())
@@ -92,15 +110,18 @@ def pair_digest(pair: Pair) -> bytes:
 def weights_fingerprint(
     model: str, revision: str | None = None, *, configuration: str = "config.json"
 ) -> dict[str, str]:
-    """Hashes of a model's or an adapter's weights and configuration, by file name.
+    """Hash the weights and the configuration of a model or an adapter.
 
     Args:
-        model: A folder or a Hub id that is loaded already.
-        revision: Of a Hub id.
-        configuration: Its file.
+        model: A folder, or a Hub id whose files are already downloaded.
+        revision: Branch, tag or commit of a Hub id.
+        configuration: File name of the configuration.
+
+    Returns:
+        The SHA-256 of each file, in hexadecimal, by file name.
 
     Raises:
-        ModelError: the folder holds no weights of a known form.
+        ModelError: if the folder contains no weights in a known format.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -108,8 +129,9 @@ def weights_fingerprint(
     files = next((found for pattern in WEIGHTS if (found := sorted(folder.glob(pattern)))), [])
     if not files:
         raise ModelError(
-            f"--model_name_or_path {model}: found no {' or '.join(WEIGHTS)} whose content could be told apart.\n"
-            "  Pass --no-reference_cache, and the reference is computed as training goes on."
+            f"--model_name_or_path {model}: the reference cache needs a hash of the weights, and there is no file "
+            f"{' or '.join(WEIGHTS)}.\n"
+            "  Pass --no-reference_cache to run the reference model during training instead."
         )
     files.append(folder / configuration)
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:

@@ -1,4 +1,4 @@
-"""The pass of the reference over a data set, as far as the cache does not know it yet."""
+"""Runs the reference model over the pairs of a data set that are not in the reference cache."""
 
 __all__ = ["ReferencePass"]
 
@@ -21,21 +21,22 @@ from dpo.engine.reference_cache import ReferenceCache, pair_digest
 from dpo.errors import ModelError
 
 BLOCK = 8
-"""Micro-batches a rank computes before what they gave is kept. An interrupted pass loses so many at most."""
+"""Micro-batches that each rank computes between two writes to the cache, and that an interruption loses at most."""
 NUM_CHECKED = 3
-"""Entries that are recomputed at each start."""
+"""Number of cache entries that are recomputed at each start."""
 
 
 class ReferencePass:
-    """Computes what is missing, on all ranks, and keeps it as it goes.
+    """Computes the missing log-probabilities on all ranks, and adds them to the cache during the pass.
 
     Args:
-        forward: A pack, on any device -> the reference's log-probabilities, float32 (2 x pairs,).
-        cache: Where they are kept. The main process's counts.
-        accelerator: The ranks.
-        pairs_at_once: Pairs in a micro-batch, on average.
-        max_tokens: Most tokens in a micro-batch.
-        dtype: What computes.
+        forward: Function from a pack, on any device, to its log-probabilities under the reference model, nats, float32
+            (2 x pairs,).
+        cache: The reference cache. Only the main process reads and writes it.
+        accelerator: Connects the ranks.
+        pairs_at_once: Pairs per micro-batch, on average.
+        max_tokens: Most tokens per micro-batch. None: no bound.
+        dtype: The dtype that the reference model computes in.
     """
 
     def __init__(
@@ -55,17 +56,21 @@ class ReferencePass:
         self.max_tokens = max_tokens
         self.dtype = dtype
         self.runtime_s = 0.0
-        """Seconds spent on what was missing."""
+        """Seconds spent on computing missing log-probabilities."""
 
     def run(self, pairs: Dataset, name: str) -> torch.Tensor:
-        """The reference's log-probabilities of pairs, nats, float32 (pairs, 2): chosen and rejected.
+        """Return the log-probabilities of pairs under the reference model.
 
         Args:
             pairs: Pairs as token ids.
-            name: For the progress bar.
+            name: Name of the data set in the progress bar.
+
+        Returns:
+            Chosen and rejected of each pair, nats, float32 (pairs, 2), on the CPU.
 
         Raises:
-            ModelError: the cache holds other numbers than the reference gives.
+            ConfigError: if the cache cannot be written to.
+            ModelError: if the cache and the reference model disagree.
         """
         is_main = self.accelerator.is_main_process
         digests = [pair_digest(pair) for pair in pairs] if is_main else []
@@ -82,7 +87,16 @@ class ReferencePass:
         return torch.from_numpy(logps)
 
     def compute(self, pairs: Dataset, missing: np.ndarray, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Work through rows on all ranks; on each rank, yields some rows of all, and their log-probabilities."""
+        """Compute the missing rows on all ranks.
+
+        Args:
+            pairs: Pairs as token ids.
+            missing: Row numbers to compute, int64 (rows,).
+            name: Name of the data set in the progress bar.
+
+        Yields:
+            On every rank, row numbers of one block of all ranks, and their log-probabilities, float32 (rows, 2).
+        """
         own_rank, is_main = self.accelerator.process_index, self.accelerator.is_main_process
         tokens = count_tokens(pairs)
         plan = plan_all(
@@ -92,7 +106,7 @@ class ReferencePass:
             max_tokens=self.max_tokens,
         )
         with tqdm(
-            total=len(missing), desc=f"reference, {name}", unit=" pairs", disable=not is_main, leave=False
+            total=len(missing), desc=f"reference model, {name}", unit=" pairs", disable=not is_main, leave=False
         ) as progress:
             for start in range(0, len(plan), BLOCK):
                 computed: list[tuple[np.ndarray, np.ndarray]] = []
@@ -107,12 +121,16 @@ class ReferencePass:
                 yield np.concatenate([rows for rows, _ in block]), np.concatenate([values for _, values in block])
 
     def check(self, pairs: Dataset, logps: np.ndarray, known: np.ndarray) -> None:
-        """Recompute a few entries that the cache gave."""
+        """Recompute a few of the entries that the cache returned.
+
+        Raises:
+            ModelError: if a recomputed entry differs from the cached one.
+        """
         for row in random.Random(len(known)).sample(known.tolist(), min(NUM_CHECKED, len(known))):
             again = self.forward(pack_pairs([pairs[row]], [row])).cpu().numpy()
             if not np.allclose(logps[row], again, rtol=TOLERANCE[self.dtype], atol=TOLERANCE[self.dtype]):
                 raise ModelError(
-                    f"--reference_cache: {self.cache.folder} holds {logps[row]} for a pair whose log-probabilities "
-                    f"are {again}.\n  The files were damaged, or the libraries compute otherwise now: delete the "
-                    "folder, or pass --no-reference_cache."
+                    f"--reference_cache: {self.cache.folder} contains the log-probabilities {logps[row]} of a pair, "
+                    f"but the reference model gives {again}.\n  The files are damaged, or the installed libraries "
+                    "compute differently now. Delete the folder, or pass --no-reference_cache."
                 )

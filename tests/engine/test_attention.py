@@ -1,4 +1,4 @@
-"""The back ends of packed attention against attention written out with a mask of tokens x tokens."""
+"""The back ends of packed attention, compared with plain attention and a (tokens x tokens) mask."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from dpo.errors import ModelError
 LAYOUT = PackLayout(
     (PairLengths(5, 3, 7), PairLengths(1, 1, 1), PairLengths(6, 3, 0), PairLengths(9, 4, 2)), torch.device("cpu")
 )
-"""The third is an answer without a rejected one, as in SFT."""
+"""The third pair has no rejected answer, as in SFT."""
 TOKENS = sum(map(sum, LAYOUT.lengths))
 HEADS, KEY_HEADS, SIZE = 4, 2, 16
 
@@ -47,7 +47,7 @@ def varlen_reference(
     window_size: tuple[int, int],
     softcap: float,
 ) -> torch.Tensor:
-    """flash_attn_varlen_func as its documentation has it, sequence by sequence. Stands in for it without a GPU."""
+    """Compute what flash_attn_varlen_func documents, sequence by sequence. Replaces it on a machine without a GPU."""
     assert causal and q.is_contiguous()
     outputs = []
     for i in range(len(cu_seqlens_q) - 1):
@@ -69,7 +69,7 @@ def flash_reference(*args, **kwargs):
 
 
 def what_each_token_may_see(sliding_window: int | None) -> torch.Tensor:
-    """Worked out token by token, bool (tokens, tokens)."""
+    """Build the mask token by token, bool (tokens, tokens)."""
     tokens = [
         (pair, part, (0 if part == "prompt" else lengths.prompt) + i)
         for pair, lengths in enumerate(LAYOUT.lengths)
@@ -122,14 +122,14 @@ def test_outputs_and_gradients_are_those_of_a_full_mask(backend, scoring):
 
 @pytest.mark.parametrize("scoring", VARIANTS.values(), ids=VARIANTS)
 def test_flex_gives_what_a_full_mask_gives(scoring):
-    """Forward alone: flex attention has no backward on a CPU."""
+    """Compares only the forward pass, because flex attention has no backward pass on a CPU."""
     query, key, value = (tensor.detach() for tensor in inputs())
     output = flex_packed(torch.nn.Identity(), query, key, value, LAYOUT, scoring)
     torch.testing.assert_close(output, with_a_full_mask(query, key, value, scoring), rtol=1e-4, atol=1e-5)
 
 
 def test_flash_refuses_attention_sinks_by_name():
-    with pytest.raises(ModelError, match="attention sinks"):
+    with pytest.raises(ModelError, match="does not support attention sinks"):
         flash_packed(torch.nn.Identity(), *inputs(), LAYOUT, WITH_SINKS)
 
 
@@ -152,11 +152,11 @@ def test_rejected_does_not_see_chosen():
 
 
 def test_attention_dropout_is_refused():
-    with pytest.raises(ModelError, match="attention dropout"):
+    with pytest.raises(ModelError, match=r"does not support attention dropout, which is 0\.1"):
         transformers_attention(sdpa_packed)(torch.nn.Identity(), *inputs(), None, layout=LAYOUT, dropout=0.1)
 
 
-def test_the_back_end_follows_what_the_model_was_loaded_with():
+def test_the_back_end_follows_the_attention_that_the_model_was_loaded_with():
     assert [choose_backend(name) for name in ("sdpa", "eager", None)] == ["pairwise"] * 3
     assert choose_backend("flash_attention_2") == "varlen"
     assert choose_backend("flex_attention") == "blockwise"

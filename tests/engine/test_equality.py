@@ -1,4 +1,4 @@
-"""The packed engine against the padded one and against plain trl.DPOTrainer: the same numbers, in float32."""
+"""The packed engine gives the same numbers as the padded engine and as plain trl.DPOTrainer, in float32."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,9 +18,9 @@ from dpo.training.trainers.packed import PackedTrainer
 from dpo.training.trainers.padded import PreferenceTrainer
 
 LOGPS_TOLERANCE = 1e-4
-"""Relative. float32 sums of another order differ by some 1e-6; soft-capping and deep models add to that."""
+"""Relative. float32 sums in another order differ by about 1e-6. Soft-capping and deep models increase that."""
 GRADIENT_TOLERANCE = 1e-3
-"""Of the norm of the difference to the norm, for each parameter."""
+"""Norm of the difference over the norm of the gradient, for each parameter."""
 
 SIZES = {
     "vocab_size": 320,
@@ -53,7 +53,7 @@ ARCHITECTURES = {
 
 
 def build(architecture: str, seed: int = 0) -> PreTrainedModel:
-    """A random model of 3 layers, 32 wide, with weights large enough that attention looks somewhere."""
+    """Build a random model of 3 layers and width 32, with weights large enough that attention is not uniform."""
     options = ARCHITECTURES[architecture]
     sizes = {"vocab_size": SIZES["vocab_size"]} if architecture == "gpt2" else SIZES
     config = AutoConfig.for_model(architecture.split()[0], **sizes | options)
@@ -67,7 +67,7 @@ def build(architecture: str, seed: int = 0) -> PreTrainedModel:
 
 
 def random_pairs(num_pairs: int = 5, seed: int = 1, vocabulary: int = SIZES["vocab_size"]) -> Dataset:
-    """Pairs of random tokens, some as short as a pair can be."""
+    """Build pairs of random tokens. Some are as short as a pair can be."""
     generator = torch.Generator().manual_seed(seed)
 
     def ids(longest: int) -> list[int]:
@@ -82,7 +82,7 @@ def random_pairs(num_pairs: int = 5, seed: int = 1, vocabulary: int = SIZES["voc
 
 @pytest.fixture
 def trainers(tiny_model: Path, tmp_path: Path):
-    """Builds one trainer of each kind on the same weights: packed, padded, and TRL's own."""
+    """A function that builds one trainer of each kind on the same weights: packed, padded, and TRL's own."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
 
     def make(load: Callable[[int], PreTrainedModel], pairs: Dataset, noise: float, **flags: Any):
@@ -97,7 +97,7 @@ def trainers(tiny_model: Path, tmp_path: Path):
         def models() -> dict[str, PreTrainedModel]:
             policy, reference = load(0), load(0)
             torch.manual_seed(2)
-            with torch.no_grad():  # near the reference, so that no sigmoid is at its end
+            with torch.no_grad():  # stay near the reference model, so that no sigmoid saturates
                 for parameter in policy.parameters():
                     parameter += noise * torch.randn_like(parameter)
             return {"model": policy, "ref_model": reference}
@@ -174,21 +174,22 @@ OF_TRL = {
     ],
     ids=str,
 )
-def test_so_they_are_with_every_loss_that_trl_has(flags: dict[str, Any], trainers) -> None:
-    # Chosen answers of one length, since TRL's sft is a mean over tokens, and ours one over pairs.
+def test_they_are_equal_with_every_loss_that_trl_has(flags: dict[str, Any], trainers) -> None:
+    # All chosen answers have one length, because TRL's sft is a mean over tokens and ours is a mean over pairs.
     pairs = random_pairs().map(lambda pair: {"chosen_ids": (pair["chosen_ids"] * 4)[:4]})
     assert_equal(*trainers(lambda seed: build("llama", seed), pairs, noise=0.02, **flags), pairs)
 
 
-def test_every_loss_that_trl_has_is_among_them() -> None:
-    # sft is there beside others: alone it asks for no reference, and TRL's rewards have one.
+def test_every_loss_that_trl_has_is_compared() -> None:
+    # sft is compared only together with others: alone it needs no reference model, but TRL's rewards use one.
     assert {*OF_TRL, "sft"} == {name for name, loss in LOSSES.items() if loss.in_trl}
 
 
-def test_so_they_are_for_the_real_model(trainers, session_cache, monkeypatch):
+def test_they_are_equal_for_the_embedded_model(trainers, session_cache, monkeypatch):
     monkeypatch.setenv("DPO_CACHE", str(session_cache))
     folder = embedded_model()
-    pairs = random_pairs(4, vocabulary=49_152).select(range(3))  # without identical answers, whose margin is rounding
+    # Leave out the pair of identical answers, whose margin is only rounding.
+    pairs = random_pairs(4, vocabulary=49_152).select(range(3))
     load = partial(AutoModelForCausalLM.from_pretrained, folder, dtype=torch.float32)
     assert_equal(*trainers(lambda seed: load(), pairs, noise=1e-4), pairs)
 
@@ -214,7 +215,7 @@ def assert_equal(packed: PackedTrainer, padded: PreferenceTrainer, plain: DPOTra
         largest = max(gradient.norm() for gradient in expected_gradients.values())
         for name, expected in expected_gradients.items():
             difference = (found_gradients[name] - expected).norm()
-            # What has no gradient but rounding (a key's bias moves no softmax) is measured by the others.
+            # A gradient that is only rounding (a key's bias changes no softmax) is compared with the largest one.
             assert difference <= GRADIENT_TOLERANCE * expected.norm() + 1e-6 * largest, name
 
 

@@ -1,4 +1,4 @@
-"""The head in chunks against every logit at once."""
+"""The head in chunks, compared with all logits at once."""
 
 import pytest
 import torch
@@ -36,12 +36,12 @@ def all_at_once(hidden, weight, bias, targets, transform) -> torch.Tensor:
     return torch.stack([part.sum() for part in torch.split(per_token, LENGTHS)])
 
 
-def asked(tensors, **more) -> Completions:
+def completions_of(tensors, **more) -> Completions:
     return Completions(targets=tensors["targets"], lengths=LENGTHS, **more)
 
 
 def pair_loss(scored: Scored, pairs: slice) -> torch.Tensor:
-    """Another weight for each pair, so that a mix-up shows."""
+    """Give each pair another weight, so that swapped pairs change the sum."""
     chosen, rejected = scored.logps.view(-1, 2).unbind(dim=1)
     return (torch.arange(1.0, 5.0)[pairs] * -functional.logsigmoid(0.1 * (chosen - 0.7 * rejected))).sum()
 
@@ -51,7 +51,7 @@ def pair_loss(scored: Scored, pairs: slice) -> torch.Tensor:
 def test_loss_and_gradients_are_those_of_all_logits_at_once(tensors, transform, chunk_tokens, monkeypatch):
     monkeypatch.setattr(module, "CHUNK_LOGITS", chunk_tokens * VOCABULARY)
     inputs = [tensors[name] for name in ("hidden", "weight", "bias")]
-    loss, scored = completion_loss(*inputs, asked(tensors), transform, pair_loss)
+    loss, scored = completion_loss(*inputs, completions_of(tensors), transform, pair_loss)
     found = torch.autograd.grad(3 * loss, inputs)
     plain = all_at_once(*inputs, tensors["targets"], transform)
     expected_loss = pair_loss(Scored(plain), slice(0, 4))
@@ -60,7 +60,7 @@ def test_loss_and_gradients_are_those_of_all_logits_at_once(tensors, transform, 
     torch.testing.assert_close(scored.logps, plain)
     for mine, other in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(score_completions(*inputs, asked(tensors), transform).logps, plain)
+    torch.testing.assert_close(score_completions(*inputs, completions_of(tensors), transform).logps, plain)
 
 
 @pytest.mark.parametrize("chunk_tokens", [4, 8, 100])
@@ -72,7 +72,9 @@ def test_a_loss_that_compares_pairs_is_given_them_all(tensors, chunk_tokens, mon
         return torch.sigmoid(0.1 * scored.logps[0] * scored.logps[-1])
 
     inputs = [tensors[name] for name in ("hidden", "weight", "bias")]
-    loss, _ = completion_loss(*inputs, asked(tensors), LogitTransform(), first_against_last, compares_pairs=True)
+    loss, _ = completion_loss(
+        *inputs, completions_of(tensors), LogitTransform(), first_against_last, compares_pairs=True
+    )
     expected = first_against_last(Scored(all_at_once(*inputs, tensors["targets"], LogitTransform())), slice(0, 4))
     torch.testing.assert_close(loss, expected)
     for mine, other in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(expected, inputs), strict=True):
@@ -94,7 +96,7 @@ def test_weights_and_confidences_are_those_of_all_logits_at_once(tensors, transf
     def weighted_loss(scored: Scored, pairs: slice) -> torch.Tensor:
         return (scored.confidences.detach() * scored.logps).sum()
 
-    completions = asked(tensors, token_weights=weights, wants_confidences=True)
+    completions = completions_of(tensors, token_weights=weights, wants_confidences=True)
     loss, scored = completion_loss(hidden, weight, bias, completions, transform, weighted_loss)
     expected = (confidences.detach() * sums).sum()
     torch.testing.assert_close(loss, expected)
@@ -108,7 +110,7 @@ def test_weights_and_confidences_are_those_of_all_logits_at_once(tensors, transf
 
 def test_a_frozen_head_without_bias_gets_no_gradient(tensors):
     hidden, weight = tensors["hidden"], tensors["weight"].detach()
-    loss, _ = completion_loss(hidden, weight, None, asked(tensors), LogitTransform(), pair_loss)
+    loss, _ = completion_loss(hidden, weight, None, completions_of(tensors), LogitTransform(), pair_loss)
     loss.backward()
     assert hidden.grad is not None and weight.grad is None
 
@@ -124,7 +126,7 @@ def test_no_logits_outlive_their_chunk(tensors, monkeypatch):
 
     monkeypatch.setattr(module.Head, "score", score)
     inputs = [tensors[name] for name in ("hidden", "weight", "bias")]
-    loss, _ = completion_loss(*inputs, asked(tensors), LogitTransform(), pair_loss)
+    loss, _ = completion_loss(*inputs, completions_of(tensors), LogitTransform(), pair_loss)
     assert max(sizes) == 4, "the pair of 11 tokens is split into 4, 4 and 3"
     saved = [value for value in vars(loss.grad_fn.gradients).values() if isinstance(value, torch.Tensor)]
     assert {tuple(tensor.shape) for tensor in saved} == {(sum(LENGTHS), WIDTH), (VOCABULARY, WIDTH), (VOCABULARY,)}
@@ -133,7 +135,7 @@ def test_no_logits_outlive_their_chunk(tensors, monkeypatch):
 def test_under_autocast_the_products_are_bfloat16_and_the_sums_float32(tensors):
     inputs = [tensors[name] for name in ("hidden", "weight", "bias")]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, (logps, _) = completion_loss(*inputs, asked(tensors), LogitTransform(), pair_loss)
+        loss, (logps, _) = completion_loss(*inputs, completions_of(tensors), LogitTransform(), pair_loss)
         expected = all_at_once(*inputs, tensors["targets"], LogitTransform())
     assert logps.dtype == loss.dtype == torch.float32
     torch.testing.assert_close(logps, expected.float(), rtol=2e-2, atol=2e-2)

@@ -1,4 +1,4 @@
-"""Packs: what is in them, and that it comes out again."""
+"""What a pack contains, and that its pairs can be recovered from it."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def pack() -> Pack:
     return pack_pairs(PAIRS, [7, 3])
 
 
-def test_a_pack_holds_each_prompt_once(pack):
+def test_a_pack_contains_each_prompt_once(pack):
     assert pack.rows == (7, 3)
     assert pack.input_ids.tolist() == [[11, 12, 13, 21, 22, 31, 32, 33, 41, 51, 61]]
     assert pack.position_ids.tolist() == [[0, 1, 2, 3, 4, 3, 4, 5, 0, 1, 1]]
@@ -31,7 +31,7 @@ def test_both_completions_are_predicted_from_the_end_of_the_prompt(pack):
     assert pack.completion_lengths == [2, 3, 1, 1]
 
 
-def test_a_pack_gives_its_pairs_back(pack):
+def test_the_pairs_of_a_pack_can_be_recovered(pack):
     tokens = pack.input_ids[0].tolist()
     found, start = [], 0
     for lengths in pack.layout.lengths:
@@ -44,7 +44,7 @@ def test_a_pack_gives_its_pairs_back(pack):
     assert start == pack.num_tokens
 
 
-def test_the_varlen_layout_has_two_sequences_a_pair(pack):
+def test_the_varlen_layout_has_two_sequences_per_pair(pack):
     varlen = pack.layout.varlen
     assert varlen.cu_seqlens_q.tolist() == [0, 5, 8, 10, 11]
     assert varlen.cu_seqlens_k.tolist() == [0, 5, 11, 13, 15]
@@ -53,7 +53,7 @@ def test_the_varlen_layout_has_two_sequences_a_pair(pack):
     assert varlen.cu_seqlens_q.dtype == torch.int32
 
 
-def test_an_answer_without_a_rejected_one_takes_no_place():
+def test_a_missing_rejected_answer_takes_no_tokens():
     answers = pack_pairs([{"prompt_ids": [11, 12], "chosen_ids": [21, 22], "rejected_ids": []}, PAIRS[1]], [0, 1])
     assert answers.input_ids.tolist() == [[11, 12, 21, 22, 41, 51, 61]]
     assert answers.logit_index.tolist() == [1, 2, 4, 4]

@@ -1,4 +1,4 @@
-"""Plans of packed steps: even, complete, the same on every rank."""
+"""Plans of optimizer steps are even, complete and the same on every rank."""
 
 import random
 
@@ -56,7 +56,7 @@ def test_fewer_pairs_than_places_leave_fillers_that_do_not_count():
     assert all(len(batch.pairs) == 1 for batch in batches if batch.is_filler)
 
 
-def test_an_epoch_takes_every_pair_once_and_its_last_step_what_is_left():
+def test_an_epoch_takes_every_pair_once_and_its_last_step_the_remaining_pairs():
     steps = steps_of(epoch_order(10, seed=0, epoch=0), global_batch_size=4)
     assert [len(step) for step in steps] == [4, 4, 2]
     assert sorted(pair for step in steps for pair in step) == list(range(10))
@@ -70,7 +70,7 @@ def test_the_order_follows_seed_and_epoch_alone():
     assert len(orders) == 9
 
 
-def test_micro_batches_split_until_each_keeps_to_the_bound():
+def test_micro_batches_split_until_each_is_within_the_bound():
     tokens = [700, 600, 500, 400]
     assert num_micro_batches_within(tokens, world_size=1, at_least=1, max_tokens=3000) == 1
     assert num_micro_batches_within(tokens, world_size=1, at_least=1, max_tokens=1100) == 2

@@ -1,4 +1,4 @@
-"""The reference cache: what is put in comes out, by content, whole files or none."""
+"""The reference cache returns what was added, by content, and reads only complete files."""
 
 import json
 
@@ -15,7 +15,7 @@ def digests(*numbers: int) -> list[bytes]:
     return [pair_digest(PAIR | {"chosen_ids": [number]}) for number in numbers]
 
 
-def test_entries_come_back_by_their_digest_and_others_are_unknown(tmp_path):
+def test_entries_are_found_by_their_digest_and_others_are_unknown(tmp_path):
     cache = ReferenceCache(tmp_path, {"weights": "a"})
     assert np.isnan(cache.load(digests(1, 2))).all()
     cache.add(digests(1, 2), np.array([[-1.5, -2.5], [-3.5, -4.5]]))
@@ -48,7 +48,7 @@ def test_a_file_that_was_not_finished_is_not_read(tmp_path):
         {"prompt_ids": [1, 2, 3], "chosen_ids": []},
     ],
 )
-def test_a_digest_tells_where_a_token_stands(other):
+def test_a_digest_depends_on_the_part_that_a_token_is_in(other):
     assert pair_digest(PAIR | other) != pair_digest(PAIR)
     assert pair_digest(dict(PAIR)) == pair_digest(PAIR)
 
@@ -62,7 +62,7 @@ def test_changed_weights_have_another_fingerprint(tmp_path):
     assert weights_fingerprint(str(tmp_path), None) != first
 
 
-def test_an_adapters_weights_are_known_however_they_are_stored(tmp_path):
+def test_an_adapters_weights_are_found_in_every_format(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "adapter_model.bin").write_bytes(b"weights")
     found = weights_fingerprint(str(tmp_path), configuration="adapter_config.json")

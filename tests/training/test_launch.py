@@ -174,7 +174,7 @@ def test_an_architecture_that_packed_cannot_compute_takes_padded_and_says_so_onc
     done = launch(["python"], *short_run(falcon, rows, tmp_path / "out"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert (
-        done.stdout.count("engine: padded, since FalconForCausalLM is outside transformers' attention interface") == 1
+        done.stdout.count("engine: padded, since FalconForCausalLM does not use transformers' attention interface") == 1
     )
     assert json.loads((tmp_path / "out" / "train_results.json").read_text())["engine"] == "padded"
     refused = launch(["python"], *short_run(falcon, rows, tmp_path / "other"), "--loss", "simpo")

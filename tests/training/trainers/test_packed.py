@@ -393,7 +393,7 @@ class TestWhyPadded:
     def test_layers_that_are_no_attention_fall_back(self, bench):
         sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2}
         config = Lfm2Config(vocab_size=320, num_hidden_layers=2, layer_types=["conv", "full_attention"], **sizes)
-        assert "layers of conv" in str(why_padded(bench.config(), Lfm2ForCausalLM(config)))
+        assert "layers of type conv" in str(why_padded(bench.config(), Lfm2ForCausalLM(config)))
 
     @pytest.mark.parametrize(
         ("flags", "named"),
