@@ -1,1 +1,1 @@
-"""From log-probabilities to losses and metrics. Knows packs, and nothing of flags or trainers."""
+"""Losses and metrics, computed from log-probabilities. Depends on packs, but not on flags or trainers."""

@@ -1,4 +1,4 @@
-"""What is logged: means over the items of all ranks, pairs or answer tokens, whatever micro-batch each was in."""
+"""The metrics that a run logs: means over the pairs or answer tokens of all ranks and micro-batches."""
 
 __all__ = ["Metrics"]
 
@@ -10,10 +10,10 @@ from dpo.objective.terms import Objective
 
 
 class Metrics:
-    """Collects log-probabilities until they are logged.
+    """Collects log-probabilities until the next log entry.
 
     Args:
-        objective: What the run minimizes.
+        objective: The objective that the run minimizes.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -23,14 +23,21 @@ class Metrics:
         self.num_items = 0.0
 
     def add(self, pairs: Pairs) -> None:
-        """Take in pairs."""
+        """Collect pairs.
+
+        Args:
+            pairs: Log-probabilities of N pairs; with an AnswerObjective, of N answers.
+        """
         self.seen.append(pairs)
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """Means over every rank's items since the last call, which every rank must make.
+        """Compute the means over the items of all ranks since the last call. Every rank must make the call.
+
+        Args:
+            accelerator: Connects the ranks.
 
         Returns:
-            By the objective's names; empty where no rank has seen an item.
+            The mean of each metric, by the objective's names. Empty if no rank has collected an item.
         """
         names = self.objective.names
         sums = torch.zeros(len(names) + 1, dtype=torch.float64)
@@ -44,5 +51,5 @@ class Metrics:
         return {name: total / count for name, total in zip(names, totals, strict=True)} if count else {}
 
     def mean_loss(self) -> float:
-        """Over all items that means were ever taken of; 0 of none."""
+        """Return the mean loss over all items of all calls of means; 0 if there are none."""
         return self.loss_sum / self.num_items if self.num_items else 0.0

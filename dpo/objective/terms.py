@@ -1,4 +1,4 @@
-"""What a run minimizes and measures: on pairs, one loss or several with their weights; on answers, their tokens'."""
+"""The loss and the metrics of a run. On pairs it is a weighted sum of losses, in SFT the loss of the answer tokens."""
 
 __all__ = ["AnswerObjective", "Objective", "PairObjective", "pairs_of"]
 
@@ -13,14 +13,14 @@ from dpo.objective.losses import LOSSES, Loss, LossOptions, Pairs
 
 
 class Objective(Protocol):
-    """What the packed engine is to minimize, and what is logged of it: means over items."""
+    """What the packed engine minimizes, and the metrics that it logs. Both are means over items."""
 
     unit: ClassVar[str]
-    """What a row of the data is: pairs or answers."""
+    """Name of the data's rows: "pairs" or "answers"."""
     names: ClassVar[tuple[str, ...]]
-    """Of the measures. The first is the loss."""
+    """Names of the metrics. The first is the loss."""
     counts_tokens: ClassVar[bool]
-    """Whether items are answer tokens, of which a step takes as many as there are, or pairs."""
+    """True if an item is an answer token, False if it is a pair. The number of tokens differs from step to step."""
 
     @property
     def needs_reference(self) -> bool: ...
@@ -32,21 +32,21 @@ class Objective(Protocol):
     def wants_confidences(self) -> bool: ...
 
     def loss(self, pairs: Pairs) -> torch.Tensor:
-        """Of each row, summed over its items, (N,)."""
+        """Return the loss of each row, summed over its items, (N,)."""
         ...
 
     def items(self, pairs: Pairs) -> torch.Tensor:
-        """How many items each row is, (N,)."""
+        """Return the number of items of each row, (N,)."""
         ...
 
     def measure(self, pairs: Pairs) -> torch.Tensor:
-        """The measures of each row, means over its items, (N, names)."""
+        """Return the metrics of each row, as means over its items, (N, names)."""
         ...
 
 
 @dataclass(frozen=True)
 class AnswerObjective:
-    """SFT: the mean of -log pi over the answer tokens of a step, as transformers has it."""
+    """SFT: the mean of -log pi over the answer tokens of a step, as transformers computes it."""
 
     unit: ClassVar[str] = "answers"
     names: ClassVar[tuple[str, ...]] = ("loss",)
@@ -74,15 +74,16 @@ class PairObjective:
         *("loss", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"),
         *("logps/chosen", "logps/rejected"),
     )
-    """As TRL has them."""
+    """The names that TRL uses."""
     counts_tokens: ClassVar[bool] = False
 
     terms: tuple[tuple[Loss, float], ...]
+    """The losses and their weights."""
     options: LossOptions
     reference_free: bool = False
-    """Whether a loss that has a reference is given one that knows nothing: 0 for every log-probability."""
+    """Whether every log-probability under the reference model is replaced by 0."""
     wants_confidences: bool = False
-    """Whether pairs weigh by the policy's confidence in them, as in WPO."""
+    """Whether pairs are weighted by the policy's confidence in their answers, as in WPO."""
 
     @property
     def compares_pairs(self) -> bool:
@@ -90,7 +91,7 @@ class PairObjective:
 
     @property
     def averages(self) -> bool:
-        """Whether every loss that compares answers shapes a reward a token."""
+        """Whether every loss that compares answers has rewards that are means over tokens."""
         compared = [loss for loss, _ in self.terms if loss is not LOSSES["sft"]]
         return bool(compared) and all(loss.averages for loss in compared)
 
@@ -115,7 +116,14 @@ class PairObjective:
         return torch.stack(measures, dim=1)
 
     def rewards(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Implicit rewards of chosen and rejected, (N,) each: beta times the log-ratio, or its mean over tokens."""
+        """Return the implicit rewards of chosen and rejected: beta times the log-ratio, or its mean over tokens.
+
+        Args:
+            pairs: Log-probabilities of N pairs.
+
+        Returns:
+            Two tensors, (N,) each. beta 0.5 and log-ratios 2 and -1 give 1 and -0.5.
+        """
         chosen, rejected = self.options.beta * pairs.chosen_ratios, self.options.beta * pairs.rejected_ratios
         if self.averages:
             return chosen / pairs.chosen_tokens, rejected / pairs.rejected_tokens
@@ -123,13 +131,13 @@ class PairObjective:
 
 
 def pairs_of(pack: Pack, scored: Scored, ref_logps: torch.Tensor, pairs: slice = slice(None)) -> Pairs:
-    """Some pairs of a pack as losses see them.
+    """Build the input of the losses for some pairs of a pack.
 
     Args:
         pack: The whole pack.
-        scored: What the policy makes of these pairs.
-        ref_logps: The reference's log-probabilities of the whole pack, (2 x pairs,).
-        pairs: Which they are. Default: all.
+        scored: Scores of these pairs under the policy.
+        ref_logps: Log-probabilities of the whole pack under the reference model, nats, float32 (2 x pairs,).
+        pairs: The slice of these pairs in the pack. Default: all pairs.
     """
     completions = pairs if pairs == slice(None) else slice(2 * pairs.start, 2 * pairs.stop)
     return Pairs.of(

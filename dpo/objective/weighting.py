@@ -1,4 +1,4 @@
-"""What pairs count in the loss where their scores say how much better the chosen answer is."""
+"""Weights pairs in the loss by their score margins: how much higher the chosen answer scored than the rejected one."""
 
 __all__ = ["MarginWeights", "weigh_by_margin"]
 
@@ -12,33 +12,46 @@ from dpo.errors import ConfigError
 
 @dataclass(frozen=True)
 class MarginWeights:
-    """A pair counts margin / mean margin of the training pairs, and 1 where it has no scores.
+    """Weights a pair by its margin / the mean margin of the training pairs.
 
-    So the weights of scored pairs average 1. Where the rejected answer scored higher, a pair counts 0.
+    The weight is 1 if a score is missing, and 0 if the rejected answer scored higher. So the weights of the training
+    pairs that have scores average 1.
     """
 
     mean: float
-    """Of the training pairs' margins, above 0."""
+    """Mean margin of the training pairs, > 0. A negative margin counts as 0."""
 
     @classmethod
     def of(cls, train: Any) -> "MarginWeights":
-        """From training pairs with score_chosen and score_rejected, a number or None each.
+        """Compute the mean margin of the training pairs.
+
+        Args:
+            train: Data set with the columns score_chosen and score_rejected, a number or None in each row.
 
         Raises:
-            ConfigError: no pair has scores, or no margin is above 0.
+            ConfigError: if no pair has scores, or no margin is above 0.
         """
         margins = margins_of(train)
         known = margins[~margins.isnan()]
         if not known.numel() or known.max() <= 0:
-            found = f"the largest of {known.numel()} margins is {known.max():g}" if known.numel() else "no pair has any"
+            found = (
+                f"the largest of {known.numel()} margins is {known.max():g}" if known.numel() else "no pair has both"
+            )
             raise ConfigError(
-                f"--weight_by_score reads score_chosen and score_rejected, and {found}.\n"
-                "  Leave it out, or train on a source whose rows carry scores, such as ultrafeedback."
+                f"--weight_by_score needs pairs whose score_chosen is above score_rejected, but {found}.\n"
+                "  Leave out the flag, or train on a source whose rows have scores, such as ultrafeedback."
             )
         return cls(float(known.clamp(min=0).mean()))
 
     def weigh(self, pairs: Any) -> torch.Tensor:
-        """Weights of pairs, float32 (pairs,). Margins 3, 1 and none of a mean of 2: 1.5, 0.5 and 1."""
+        """Compute the weight of each pair.
+
+        Args:
+            pairs: Data set with the same columns as in `of`.
+
+        Returns:
+            float32 (pairs,). With a mean of 2, the margins 3, 1 and a missing one give 1.5, 0.5 and 1.
+        """
         weights = margins_of(pairs).clamp(min=0) / self.mean
         return weights.nan_to_num(nan=1.0).float()
 
@@ -51,7 +64,7 @@ def weigh_by_margin(train: Any, held_out: Any | None) -> dict[str, torch.Tensor]
 
 
 def margins_of(pairs: Any) -> torch.Tensor:
-    """score_chosen - score_rejected, float64 (pairs,), NaN where a score is missing."""
+    """Return score_chosen - score_rejected, float64 (pairs,). NaN if a score is missing."""
     scores = pairs.select_columns(["score_chosen", "score_rejected"]).with_format("arrow")[:]
     chosen, rejected = (
         torch.tensor(scores[name].cast("float64").to_numpy(zero_copy_only=False))

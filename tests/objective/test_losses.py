@@ -1,4 +1,4 @@
-"""Losses against values worked by hand, and their gradients against finite differences."""
+"""Losses compared with values computed by hand, and their gradients with finite differences."""
 
 import math
 import re
@@ -24,7 +24,7 @@ def s(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-# r_w = 2, r_l = -1, so that h = 3; beta 0.5, so that b h = 1.5, b r_w = 1 and b r_l = -0.5; 4 and 5 tokens.
+# r_w = 2 and r_l = -1, so h = 3. beta is 0.5, so b h = 1.5, b r_w = 1 and b r_l = -0.5. 4 and 5 tokens.
 PAIR = pair(-8.0, -15.0, -10.0, -14.0, (4, 5))
 OPTIONS = {"beta": 0.5}
 OF_SMOOTHING = {"label_smoothing": 0.1}
@@ -77,13 +77,13 @@ E = 0.1
         ),
     ],
 )
-def test_a_loss_is_that_of_its_equation(name: str, options: dict[str, object], expected: float) -> None:
+def test_a_loss_has_the_value_of_its_equation(name: str, options: dict[str, object], expected: float) -> None:
     loss = LOSSES[name].function(PAIR, LossOptions(**OPTIONS | options))
     assert loss.tolist() == pytest.approx([expected], rel=1e-12, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_its_gradient_is_its_slope(name: str) -> None:
+def test_its_gradient_is_that_of_finite_differences(name: str) -> None:
     def loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
         pairs = Pairs(
             chosen=chosen,
@@ -102,7 +102,9 @@ def test_its_gradient_is_its_slope(name: str) -> None:
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("logps", [(-900.0, -100.0), (-100.0, -900.0)], ids=["fell", "rose"])
-def test_far_log_ratios_leave_loss_and_gradient_finite(name: str, divergence: str, logps: tuple[float, float]) -> None:
+def test_loss_and_gradient_are_finite_at_extreme_log_ratios(
+    name: str, divergence: str, logps: tuple[float, float]
+) -> None:
     chosen, rejected = (torch.tensor([value], requires_grad=True) for value in logps)
     pairs = Pairs(
         chosen=chosen,
@@ -134,8 +136,8 @@ def test_a_memorized_answer_has_finite_odds() -> None:
     assert loss.isfinite().all() and chosen.grad is not None and chosen.grad.isfinite().all()
 
 
-def test_aot_compares_what_is_sorted() -> None:
-    # Policy: 7 and -3 apart; reference: 4 and 6. Sorted: -3 on 4 and 7 on 6.
+def test_aot_compares_sorted_log_ratios() -> None:
+    # chosen - rejected is 7 and -3 under the policy, 4 and 6 under the reference. Sorted: -3 with 4, and 7 with 6.
     logps, ref_logps = [-8.0, -15.0, -10.0, -7.0], [-10.0, -14.0, -9.0, -15.0]
     pairs = Pairs.of(torch.tensor(logps), torch.tensor(ref_logps), torch.ones(4))
     loss = LOSSES["aot"].function(pairs, LossOptions(beta=0.5))
@@ -145,7 +147,7 @@ def test_aot_compares_what_is_sorted() -> None:
     assert loss.tolist() == pytest.approx([-math.log(s(0.0)), -math.log(s(0.5 * (2 - 8)))])
 
 
-def test_a_pair_weighs_by_the_confidence_in_both_its_answers() -> None:
+def test_a_pair_is_weighted_by_the_confidence_in_both_answers() -> None:
     confidences = torch.tensor([0.5, 0.8]).double()
     values = torch.tensor([[-8.0, -15.0], [-10.0, -14.0], [4.0, 5.0]]).double()
     objective = PairObjective(terms=((LOSSES["sigmoid"], 1.0),), options=LossOptions(beta=0.5), wants_confidences=True)
@@ -158,7 +160,7 @@ def test_an_objective_adds_its_terms_with_their_weights() -> None:
     assert [reward.item() for reward in objective.rewards(PAIR)] == [1.0, -0.5]
 
 
-def test_rewards_are_a_token_where_the_loss_compares_means() -> None:
+def test_rewards_are_means_over_tokens_if_the_loss_compares_means() -> None:
     objective = PairObjective(terms=((LOSSES["simpo"], 1.0),), options=LossOptions(beta=2.0))
     assert not objective.needs_reference
     without = pair(-8.0, -15.0, 0.0, 0.0, (4, 5))
@@ -177,7 +179,7 @@ def test_rewards_are_a_token_where_the_loss_compares_means() -> None:
         (["ipo"], False),
     ],
 )
-def test_rewards_are_sums_unless_every_comparison_is_a_token(names: list[str], averages: bool) -> None:
+def test_rewards_are_sums_unless_every_loss_compares_means(names: list[str], averages: bool) -> None:
     objective = PairObjective(terms=tuple((LOSSES[name], 1.0) for name in names), options=LossOptions())
     assert objective.averages is averages
 
@@ -187,12 +189,12 @@ def test_terms_are_names_with_or_without_a_weight() -> None:
 
 
 @pytest.mark.parametrize("term", ["sft:", "sft:x", "sft:-1", "sft:0", "sft:nan", "sft:inf"])
-def test_a_weight_that_is_no_number_above_0_is_refused(term: str) -> None:
+def test_a_weight_that_is_not_a_number_above_0_is_refused(term: str) -> None:
     with pytest.raises(ConfigError, match="weight above 0"):
         parse_losses(["sigmoid", term])
 
 
-def test_losses_stand_apart_without_commas() -> None:
+def test_losses_are_separated_by_spaces_not_commas() -> None:
     with pytest.raises(ConfigError, match="several stand apart"):
         parse_losses(["ipo,sft"])
 
@@ -202,7 +204,7 @@ def test_a_loss_named_twice_is_refused() -> None:
         parse_losses(["sft", "sigmoid", "sft:2"])
 
 
-def test_the_table_in_the_docs_says_what_the_code_reads() -> None:
+def test_the_table_in_the_docs_lists_the_options_that_each_loss_reads() -> None:
     table = {}
     for line in (ROOT / "docs" / "losses.md").read_text(encoding="utf-8").splitlines():
         name, *_, reads, reference = re.split(r"(?<!\\)\|", line.strip("|")) if line.startswith("| `") else [""] * 3
