@@ -1,1 +1,1 @@
-"""Answers written by a model, for pairs that no data set has. Torch in the back ends and the reward model alone."""
+"""Makes pairs from answers that a model generates. Only the back ends and the reward model import torch."""

@@ -1,4 +1,4 @@
-"""From a model's answers to a pair: which answers are refused, and which of the others are taken. Pure."""
+"""Chooses a pair from a model's answers: refuses unusable answers, and picks among the others. Pure functions."""
 
 __all__ = ["Candidate", "Pick", "check_answer", "choose_best_worst", "choose_rejected"]
 
@@ -14,55 +14,58 @@ from dpo.records import Drop
 Pick = Literal["random", "longest", "shortest", "scorer"]
 
 REFUSALS = ("unfinished", "empty_generation", "special_token_in_text", "too_long_to_score", "near_identical")
-"""Why an answer is not taken, in the order they are looked for. A prompt that is left without one is dropped for the
-last of these that any of its answers came to."""
+"""Reasons to refuse an answer, in the order of the checks. A prompt without a usable answer is dropped. Its reason is
+the one of its answers' reasons that is last in this order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """An answer that may be taken."""
+    """An answer that can be used."""
 
     text: str
     score: float = 0.0
-    """The reward model's, higher is better; 0 where there is none."""
+    """Score of the reward model, higher is better. 0 without a reward model."""
 
 
 def check_answer(text: str, *, ended: bool, literals: re.Pattern[str], keep_unfinished: bool) -> Drop | None:
-    """Find why an answer cannot be taken, whatever it is paired with.
+    """Check whether an answer can be used, independent of the other answer of its pair.
 
     Args:
-        text: Control tokens in it included.
-        ended: Whether the model came to its end.
-        literals: Finds control tokens.
-        keep_unfinished: Whether an answer that was cut off may be taken.
+        text: The answer, including control tokens.
+        ended: Whether the model ended the answer.
+        literals: Pattern that matches control tokens.
+        keep_unfinished: Whether to accept an answer that was cut off.
+
+    Returns:
+        The reason to refuse the answer. None if it can be used.
     """
     if not ended and not keep_unfinished:
         return Drop("unfinished", f"cut off: ...{text[-60:]!r}")
     if not text:
         return Drop("empty_generation")
     if found := literals.search(text):
-        return Drop("special_token_in_text", f"the answer holds {found.group()}")
+        return Drop("special_token_in_text", f"the answer contains {found.group()}")
     return None
 
 
 def choose_rejected(
     chosen: str, candidates: Sequence[Candidate], refused: Sequence[Drop], *, pick: Pick, seed: int
 ) -> Candidate:
-    """The answer to reject, of those that are not nearly the chosen one.
+    """Choose the rejected answer among the candidates that are not nearly identical to the chosen answer.
 
     Args:
         chosen: The better answer.
-        candidates: What may be taken. Of equals the first is.
-        refused: Why the others may not.
+        candidates: The answers that can be used. The first of equal ones is chosen.
+        refused: Why the prompt's other answers cannot be used.
         pick: How to choose.
-        seed: Of the random choice.
+        seed: Seed of the random choice.
 
     Raises:
-        Drop: nothing is left.
+        Drop: if no candidate is left.
     """
     different = [candidate for candidate in candidates if not are_texts_alike(candidate.text, chosen)]
     if not different:
-        alike = [Drop("near_identical", f"the model says {candidate.text[:60]!r}") for candidate in candidates]
+        alike = [Drop("near_identical", f"the model wrote {candidate.text[:60]!r}") for candidate in candidates]
         raise last_of([*refused, *alike])
     if pick == "longest":
         return max(different, key=lambda candidate: len(candidate.text))
@@ -74,12 +77,16 @@ def choose_rejected(
 
 
 def choose_best_worst(candidates: Sequence[Candidate], refused: Sequence[Drop]) -> tuple[Candidate, Candidate]:
-    """The answer with the highest score, and the one with the lowest of those that are not nearly the same.
+    """Choose the best candidate, and the worst of those that are not nearly identical to it.
 
-    Scores 1 3 2 of three different texts give the second and the first.
+    Scores 1, 3 and 2 of three different texts give the second and the first candidate.
+
+    Args:
+        candidates: The answers that can be used, with their scores.
+        refused: Why the prompt's other answers cannot be used.
 
     Raises:
-        Drop: tie, or nothing is left to pair.
+        Drop: if both scores are equal, or no pair is left.
     """
     if not candidates:
         raise last_of(refused)

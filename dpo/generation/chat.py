@@ -1,4 +1,4 @@
-"""Whole conversations as a model's own chat template has them. No torch."""
+"""Renders whole conversations with a model's own chat template. No torch."""
 
 __all__ = ["ChatEncoder"]
 
@@ -19,26 +19,30 @@ from dpo.records import Message
 
 @dataclass(frozen=True, kw_only=True)
 class ChatEncoder:
-    """A model's own template and tokenizer: the ids are those of transformers' apply_chat_template."""
+    """A model's own template and tokenizer. The token ids equal those of transformers' apply_chat_template."""
 
     template: Template
     tokenizer: Tokenizer
     context: int | None = None
-    """Most tokens that the model reads; None where its configuration names no bound."""
+    """Context length of the model in tokens. None if its configuration does not name one."""
 
     @classmethod
     def of_reward_model(cls, name: str, *, trust_remote_code: bool = False) -> Self:
-        """Those of a folder or Hub id.
+        """Load the template and the tokenizer of a reward model.
+
+        Args:
+            name: Folder or Hub id.
+            trust_remote_code: Whether to run tokenizer code that comes with the model.
 
         Raises:
-            ModelError: its tokenizer has no template.
-            TokenizerError: it has no tokenizer.
+            ModelError: if the tokenizer has no chat template.
+            TokenizerError: if the model has no tokenizer.
         """
         tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
         if tokenizer.chat_template is None:
             raise ModelError(
-                f"--reward_model {name}: its tokenizer brings no chat template, by which it would see an answer.\n"
-                "  Expected one that scores conversations; put chat_template.jinja into its folder if you know it."
+                f"--reward_model {name}: the tokenizer has no chat template to render the conversations with.\n"
+                "  Pass a model that scores conversations, or add its chat_template.jinja to its folder."
             )
         template = load_template("model", own=tokenizer.chat_template, special_tokens=tokenizer.special_tokens)
         context = read_limits(LocatedModel(base=name, tokenizer=name)).context
@@ -46,17 +50,17 @@ class ChatEncoder:
 
     @cached_property
     def literals(self) -> re.Pattern[str]:
-        """Finds control tokens of the model's in a text."""
+        """Pattern that matches the model's control tokens in a text."""
         return any_of(self.tokenizer.control_literals)
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The text of a conversation.
+        """Return a conversation as text.
 
         Raises:
-            TemplateError: the template refuses it.
+            TemplateError: if the template refuses the conversation.
         """
         return self.template.render(messages, add_generation_prompt=False)
 
     def encode(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """The ids of each conversation, in order."""
+        """Return the token ids of each conversation, in order."""
         return self.tokenizer.encode([self.render(messages) for messages in conversations])

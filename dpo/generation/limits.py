@@ -1,4 +1,4 @@
-"""Where a model's answers end: its context and its end tokens, from its configuration files. No torch."""
+"""Reads a model's context length and end tokens from its configuration files. No torch."""
 
 __all__ = ["Limits", "read_limits"]
 
@@ -13,16 +13,20 @@ CONTEXT_NAMES = ("max_position_embeddings", "n_positions")
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What bounds an answer."""
+    """The limits of a model's answers."""
 
     context: int | None
-    """Most tokens of prompt and answer together; None where the configuration names no bound."""
+    """Context length: most tokens of prompt and answer together. None if the configuration does not name one."""
     end_ids: tuple[int, ...]
-    """The tokens at which the model's author lets an answer end."""
+    """Token ids that end an answer, according to the model's configuration."""
 
 
 def read_limits(located: LocatedModel) -> Limits:
-    """The limits of a model, or of the one that an adapter stands on."""
+    """Read the limits of a model. For an adapter, these are the limits of its base model.
+
+    Args:
+        located: Folder or Hub id of the model.
+    """
     config = read_json(find_file(located.base, "config.json", located.base_revision))
     config |= config.get("text_config") or {}
     generation = read_json(find_file(located.base, "generation_config.json", located.base_revision, optional=True))
@@ -33,7 +37,7 @@ def read_limits(located: LocatedModel) -> Limits:
 
 
 def ids_of(value: Any) -> tuple[int, ...]:
-    """Configurations hold no end token, one, or several."""
+    """Return eos_token_id as a tuple. A configuration contains no end token, one, or several."""
     if value is None:
         return ()
     return (value,) if isinstance(value, int) else tuple(value)

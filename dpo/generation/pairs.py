@@ -1,4 +1,4 @@
-"""A batch of prompts to pairs: the model answers, what cannot be taken is refused, the reward model scores."""
+"""Turns a batch of prompts into pairs: the model answers, unusable answers are refused, the reward model scores."""
 
 __all__ = ["PairMaker"]
 
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
     from dpo.generation.reward import RewardModel
 
 Checked = tuple[list[str], list[Drop]]
-"""The texts of a prompt's answers that may be taken, and why the others may not."""
+"""The texts of a prompt's usable answers, and why the others are refused."""
 DETAIL_CHARACTERS = 200
-"""Of what was found, that a record keeps."""
+"""Most characters of a drop's detail in a record."""
 
 
 @dataclass(kw_only=True)
 class PairMaker:
-    """Makes pairs. The models are loaded when the first batch needs them."""
+    """Makes pairs. Loads the models when the first batch needs them."""
 
     config: GenerationConfig
     located: LocatedModel
     encoder: PairEncoder
     end_ids: Sequence[int]
-    """Tokens that end an answer, the template's first."""
+    """Token ids that end an answer. The template's end-of-turn token is first."""
     seed: int
     reward_chat: ChatEncoder | None = None
     num_tokens: int = field(default=0, init=False)
-    """Tokens generated so far."""
+    """Number of tokens generated so far."""
     seconds: float = field(default=0.0, init=False)
-    """Time that took, loading and scoring left out."""
+    """Seconds spent on generation so far, without loading and scoring."""
 
     @cached_property
     def backend(self) -> Backend:
@@ -53,7 +53,7 @@ class PairMaker:
     def reward_model(self) -> "RewardModel | None":
         if self.config.reward_model is None or self.reward_chat is None:
             return None
-        from dpo.generation.reward import RewardModel  # here, since it loads torch
+        from dpo.generation.reward import RewardModel  # imported here, because it imports torch
 
         return RewardModel(
             self.config.reward_model,
@@ -67,12 +67,12 @@ class PairMaker:
         """Load the models now.
 
         Raises:
-            DPOError: one of them cannot be.
+            DPOError: if a model cannot be loaded.
         """
         _ = self.backend, self.reward_model
 
     def make(self, batch: Sequence[Prompt]) -> tuple[list[Preference], BatchRecord]:
-        """The pairs of a batch, and what became of each prompt."""
+        """Return the pairs of a batch, and a record of what happened to each prompt."""
         answers = self.answer(batch)
         checked = [self.check(candidates) for candidates in answers]
         scored = self.score(batch, checked)
@@ -90,7 +90,7 @@ class PairMaker:
         )
 
     def answer(self, batch: Sequence[Prompt]) -> list[list[Answer]]:
-        """The model's candidates for each prompt."""
+        """Return the model's answers to each prompt."""
         backend, draws = self.backend, range(self.config.num_candidates)
         start = time.monotonic()
         answers = backend.answer(
@@ -102,10 +102,10 @@ class PairMaker:
         return [answers[place * len(draws) : (place + 1) * len(draws)] for place in range(len(batch))]
 
     def check(self, answers: Sequence[Answer]) -> Checked:
-        """The texts of those answers that may be taken, and why the others may not."""
+        """Return the texts of the usable answers, and why the others are refused."""
         texts, refused = [], []
         for answer in answers:
-            # Control tokens stay in the text, to be found there beside those that the model spelled out.
+            # Keep control tokens in the text, so that the check finds them and those that the model spelled out.
             text = self.encoder.tokenizer.backend.decode(answer.ids, skip_special_tokens=False).strip()
             drop = check_answer(
                 text, ended=answer.ended, literals=self.literals, keep_unfinished=self.config.keep_unfinished
@@ -118,20 +118,20 @@ class PairMaker:
 
     @cached_property
     def literals(self) -> re.Pattern[str]:
-        """Finds what no answer may hold, since the model or the reward model would see more than a text in it."""
+        """Pattern of the texts that no answer may contain: control tokens of the model or of the reward model."""
         if self.reward_chat is None:
             return self.encoder.literals
         return re.compile(f"{self.encoder.literals.pattern}|{self.reward_chat.literals.pattern}")
 
     def score(self, batch: Sequence[Prompt], checked: Sequence[Checked]) -> list[tuple[list[Candidate], list[Drop]]]:
-        """The candidates of each prompt with their scores, the source's own answer first where it takes part.
+        """Score the candidates of each prompt. With --include_given, the source's own answer is the first candidate.
 
         Args:
             batch: The prompts.
-            checked: The texts of each one's answers, and why others are refused.
+            checked: For each prompt, the texts of its usable answers, and why the others are refused.
 
         Returns:
-            For each prompt its candidates, and the refusals with those of texts that cannot be scored.
+            For each prompt, its candidates, and why the other answers are refused, including those too long to score.
         """
         if self.reward_model is None:
             return [([Candidate(text=text) for text in texts], refused) for texts, refused in checked]
@@ -155,10 +155,10 @@ class PairMaker:
         return scored
 
     def pair(self, prompt: Prompt, candidates: Sequence[Candidate], refused: Sequence[Drop]) -> Preference:
-        """A prompt's pair.
+        """Make the pair of a prompt.
 
         Raises:
-            Drop: its answers give none.
+            Drop: if the prompt's answers give no pair.
         """
         if self.config.pair == "best_worst":
             best, worst = choose_best_worst(candidates, refused)
@@ -172,6 +172,6 @@ class PairMaker:
 def with_answers(
     prompt: Prompt, chosen: str, rejected: str, score_chosen: float | None = None, score_rejected: float | None = None
 ) -> Preference:
-    """A prompt's pair. Scores that the source gave its own answers do not go with others."""
+    """Make the pair of a prompt. Scores of the source are removed, because they belong to the source's own answers."""
     scores = {"score_chosen": score_chosen, "score_rejected": score_rejected}
     return prompt.preference.model_copy(update={"chosen": chosen, "rejected": rejected} | scores)

@@ -1,4 +1,4 @@
-"""A sequence classifier that says how good an answer is."""
+"""The reward model: a sequence classifier that scores answers."""
 
 __all__ = ["RewardModel"]
 
@@ -16,17 +16,17 @@ from dpo.records import Message
 
 
 class RewardModel:
-    """Scores conversations that end in an answer, rendered with the model's own template.
+    """Scores conversations that end in an answer. Renders them with the model's own template.
 
     Args:
         name: Folder or Hub id.
-        chat: Its template and tokenizer.
-        batch_size: Conversations at once.
+        chat: The model's template and tokenizer.
+        batch_size: Conversations to score at once.
         dtype: "auto", "float32", "bfloat16" or "float16".
-        trust_remote_code: For models with code of their own.
+        trust_remote_code: Whether to run model code that comes with the weights.
 
     Raises:
-        ModelError: it cannot be loaded, or is none that gives one trained score.
+        ModelError: if the model cannot be loaded, or is not a trained classifier with one label.
     """
 
     def __init__(
@@ -49,25 +49,34 @@ class RewardModel:
                 output_loading_info=True,
             )
         except (ImportError, OSError, RuntimeError, SafetensorError, ValueError) as error:
-            raise ModelError(f"--reward_model {name}: cannot be loaded as a sequence classifier: {error}") from error
+            raise ModelError(f"--reward_model {name} cannot be loaded as a sequence classifier: {error}") from error
         if missing := sorted(loading["missing_keys"]):
             raise ModelError(
-                f"--reward_model {name}: the weights lack {', '.join(missing[:3])}, so its scores would be random.\n"
+                f"--reward_model {name}: the weights lack {', '.join(missing[:3])}, so the scores would be random.\n"
                 "  Expected a trained sequence classifier, not a language model."
             )
         if model.config.num_labels != 1:
-            raise ModelError(f"--reward_model {name}: it has {model.config.num_labels} labels, expected one score.")
+            raise ModelError(
+                f"--reward_model {name} has {model.config.num_labels} labels, expected 1.\n"
+                "  Pass a classifier that gives one score."
+            )
         self.model = model.to(self.device).eval()
-        # The model finds a text's end by its padding token. Without one it can only be given one text at a time.
+        # The model uses its padding token to find the end of a text. Without one, it can only score one text at a time.
         self.pad_id: int | None = model.config.pad_token_id
         self.batch_size = 1 if self.pad_id is None else batch_size
 
     @torch.no_grad()
     def score(self, conversations: Sequence[Sequence[Message]]) -> list[float | None]:
-        """One score for each conversation, in order, higher is better; None where it is longer than the model reads.
+        """Score conversations.
+
+        Args:
+            conversations: Messages of each conversation. The last message is the answer.
+
+        Returns:
+            The score of each conversation, in order; higher is better. None if it is longer than the model's context.
 
         Raises:
-            ModelError: a score is no number.
+            ModelError: if a score is NaN or infinite.
         """
         ids = self.chat.encode(conversations)
         fits = [i for i in range(len(ids)) if self.chat.context is None or len(ids[i]) <= self.chat.context]
@@ -78,7 +87,8 @@ class RewardModel:
             for i, score in zip(batch, self.score_ids([ids[i] for i in batch]), strict=True):
                 if not math.isfinite(score):
                     raise ModelError(
-                        f"--reward_model {self.name}: it scores an answer {score}.\n  Try --dtype float32."
+                        f"--reward_model {self.name}: the score of an answer is {score}, expected a finite number.\n"
+                        "  Try --dtype float32."
                     )
                 scores[i] = score
         return scores

@@ -1,4 +1,4 @@
-"""python -m dpo generate: what is refused before anything is read."""
+"""`dpo generate` refuses wrong flags before it reads anything."""
 
 from pathlib import Path
 
@@ -18,13 +18,13 @@ NECTAR = f"nectar={SAMPLES / 'nectar.jsonl'}"
         (("--output", "folder.jsonl"), "expected a file whose name ends in .jsonl"),
         (("--output", "file/rows.jsonl"), "is a file, expected a folder"),
         (("--top_p", "1.5"), "--top_p: Input should be less than or equal to 1"),
-        (("--pick", "longest"), "--pick longest picks among candidates"),
+        (("--pick", "longest"), "--pick longest chooses among several candidates"),
         (("--num_candiates", "3"), "Did you mean --num_candidates"),
         (("--max_length", "100"), "unknown flag '--max_length'"),
         (("--datasets",), "no training data: expected --datasets"),
     ],
 )
-def test_a_mistake_is_told_with_exit_code_2(
+def test_a_mistake_gives_a_message_and_exit_code_2(
     flags: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -38,7 +38,7 @@ def test_a_mistake_is_told_with_exit_code_2(
     assert not Path("rows.jsonl").exists()
 
 
-def test_help_has_the_flags_that_are_read_and_no_other(capsys) -> None:
+def test_help_lists_only_the_flags_that_are_read(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["generate", "--help"])
     words = capsys.readouterr().out.split()

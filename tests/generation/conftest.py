@@ -1,4 +1,4 @@
-"""Tiny models with a chatml tokenizer: some that talk and come to an end, one that is silent, one that scores."""
+"""Tiny models with a chatml tokenizer: three language models that end early, never or at once, and a reward model."""
 
 from pathlib import Path
 
@@ -22,23 +22,23 @@ SIZES = {
 
 
 def save_tiny(folder: Path) -> Path:
-    """A chatml tokenizer with a template of its own."""
+    """Save a chatml tokenizer with its own chat template."""
     template = (TEMPLATES / "chatml.jinja").read_text(encoding="utf-8")
     return save_tokenizer(folder, train_byte_level(CHATML), eos_token="<|im_end|>", chat_template=template)
 
 
 def save_llama(folder: Path, *, end_score: float, seed: int = 0) -> Path:
-    """A random llama whose every state holds a constant, by which its end token scores about so much.
+    """Save a random llama. A constant in each hidden state gives its end token a logit of about end_score.
 
-    It never opens a turn by itself.
+    The model never generates the token that opens a turn.
     """
     save_tiny(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     set_seed(seed)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **SIZES))
     with torch.no_grad():
-        # In each state the first number is a constant that drowns the rest: normed, it is about 4. The layer neither
-        # sees nor changes it, and hears the rest again by the weights of the norms.
+        # The first number of each hidden state is a constant that is much larger than the rest: after the norm it is
+        # about 4. The layer neither reads nor changes it, and the weights of the norms scale the rest up again.
         layer = model.model.layers[0]
         model.model.embed_tokens.weight[:, 0] = 100.0
         layer.self_attn.o_proj.weight[0] = layer.mlp.down_proj.weight[0] = 0.0
@@ -55,29 +55,29 @@ def save_llama(folder: Path, *, end_score: float, seed: int = 0) -> Path:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """It says a few tokens of gibberish, and ends."""
+    """A model whose answers are a few random tokens."""
     return save_llama(tmp_path_factory.mktemp("talks"), end_score=4.0)
 
 
 @pytest.fixture(scope="session")
 def endless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """It never ends."""
+    """A model that never ends its answer."""
     return save_llama(tmp_path_factory.mktemp("endless"), end_score=-100.0)
 
 
 @pytest.fixture(scope="session")
 def silent_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """It ends before it has said a word."""
+    """A model whose answers are empty."""
     return save_llama(tmp_path_factory.mktemp("silent"), end_score=100.0)
 
 
 @pytest.fixture(scope="session")
 def reward_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random classifier with one label, which can be given texts of several lengths at once."""
+    """A random classifier with one label that can score texts of several lengths in one batch."""
     folder = save_tiny(tmp_path_factory.mktemp("scores"))
     set_seed(1)
     size = len(AutoTokenizer.from_pretrained(folder))
-    # Padding must be no token that a text ends in: the last of the vocabulary here.
+    # The padding token must not be a token that a text can end with, so it is one more than the tokenizer has.
     LlamaForSequenceClassification(
         LlamaConfig(vocab_size=size + 1, num_labels=1, pad_token_id=size, **SIZES)
     ).save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Which answers are refused, and which of the others make a pair."""
+"""Which answers are refused, and which of the others become a pair."""
 
 import re
 
@@ -10,7 +10,7 @@ from dpo.records import Drop
 LITERALS = re.compile(r"<\|im_end\|>")
 COUNTED = " ".join(f"word{i}" for i in range(30))
 ONE_WORD_LESS = COUNTED.removesuffix(" word29")
-"""25 of its 26 runs of five words are the same."""
+"""It has 25 of the 26 five-word runs of COUNTED."""
 
 
 def candidates(**scores: float) -> list[Candidate]:
@@ -32,7 +32,7 @@ def test_an_answer_is_refused_for_one_reason(text: str, ended: bool, reason: str
     assert (drop and drop.reason) == reason
 
 
-def test_an_answer_that_was_cut_off_is_taken_where_asked() -> None:
+def test_an_answer_that_was_cut_off_is_accepted_with_keep_unfinished() -> None:
     assert check_answer("Argon", ended=False, literals=LITERALS, keep_unfinished=True) is None
     drop = check_answer("", ended=False, literals=LITERALS, keep_unfinished=True)
     assert drop is not None and drop.reason == "empty_generation"
@@ -57,13 +57,13 @@ def test_a_random_pick_depends_on_the_seed_alone() -> None:
     assert set(picked) == {"a", "b", "c"}
 
 
-@pytest.mark.parametrize(("chosen", "said"), [("Neon.", "neon ."), (COUNTED, COUNTED), (COUNTED, ONE_WORD_LESS)])
-def test_an_answer_that_is_nearly_the_chosen_one_is_not_taken(chosen: str, said: str) -> None:
+@pytest.mark.parametrize(("chosen", "answer"), [("Neon.", "neon ."), (COUNTED, COUNTED), (COUNTED, ONE_WORD_LESS)])
+def test_an_answer_that_is_nearly_identical_to_chosen_is_not_rejected(chosen: str, answer: str) -> None:
     with pytest.raises(Drop) as dropped:
-        choose_rejected(chosen, [Candidate(text=said)], [], pick="random", seed=0)
+        choose_rejected(chosen, [Candidate(text=answer)], [], pick="random", seed=0)
     assert dropped.value.reason == "near_identical"
     other = Candidate(text="Something else.")
-    assert choose_rejected(chosen, [Candidate(text=said), other], [], pick="longest", seed=0) == other
+    assert choose_rejected(chosen, [Candidate(text=answer), other], [], pick="longest", seed=0) == other
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_an_answer_that_is_nearly_the_chosen_one_is_not_taken(chosen: str, said:
         (["Neon."], ["special_token_in_text", "unfinished"], "near_identical"),
     ],
 )
-def test_a_prompt_is_dropped_for_what_its_best_answer_came_to(
+def test_a_prompt_is_dropped_for_the_last_reason_of_its_answers(
     found: list[str], refused: list[str], reason: str
 ) -> None:
     with pytest.raises(Drop) as dropped:
@@ -90,7 +90,7 @@ def test_the_best_is_paired_with_the_worst() -> None:
     assert (best.text, best.score, worst.text, worst.score) == ("Neon", 3, "Argon", 1)
 
 
-def test_the_worst_is_not_nearly_the_best() -> None:
+def test_the_worst_is_not_nearly_identical_to_the_best() -> None:
     best, worst = choose_best_worst(candidates(neon=1, Neon=3, Oxygen=2), [])
     assert (best.text, worst.text) == ("Neon", "Oxygen")
 
@@ -104,7 +104,7 @@ def test_the_worst_is_not_nearly_the_best() -> None:
         ({}, ["unfinished", "empty_generation"], "empty_generation"),
     ],
 )
-def test_answers_that_cannot_be_ranked_are_no_pair(scores: dict[str, float], refused: list[str], reason: str) -> None:
+def test_answers_that_cannot_be_ranked_give_no_pair(scores: dict[str, float], refused: list[str], reason: str) -> None:
     with pytest.raises(Drop) as dropped:
         choose_best_worst(candidates(**scores), list(map(Drop, refused)))
     assert dropped.value.reason == reason

@@ -1,4 +1,4 @@
-"""Conversations as a reward model sees them."""
+"""How conversations are encoded for a reward model."""
 
 import json
 from pathlib import Path
@@ -21,5 +21,5 @@ def test_the_ids_are_those_of_apply_chat_template(reward_model: Path) -> None:
 
 def test_a_reward_model_without_a_template_is_refused(chatml_folder: Path) -> None:
     assert "chat_template" not in json.loads((chatml_folder / "tokenizer_config.json").read_text())
-    with pytest.raises(ModelError, match="brings no chat template"):
+    with pytest.raises(ModelError, match="the tokenizer has no chat template"):
         ChatEncoder.of_reward_model(str(chatml_folder))

@@ -1,4 +1,4 @@
-"""A model's context and end tokens, from its configuration files."""
+"""A model's context length and end tokens are read from its configuration files."""
 
 import json
 from pathlib import Path

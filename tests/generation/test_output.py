@@ -1,4 +1,4 @@
-"""Pairs on disk: what a kill leaves is gone on from, and nothing of another's is touched."""
+"""Pairs on disk: a killed run is resumed, and files of other programs are not changed."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def record(row: int) -> BatchRecord:
 
 
 def append(file: Path, *rows: int, settings: Any = SETTINGS, overwrite: bool = False) -> list[BatchRecord]:
-    """Write a batch for each row, and return those that were there before."""
+    """Write a batch for each row, and return the batches that were finished before."""
     with open_output(file, settings, overwrite=overwrite) as output:
         for row in rows:
             output.append([pair(source="s", row=row)], record(row))
@@ -50,7 +50,7 @@ def test_a_pair_is_a_line_with_its_source_and_row(file: Path) -> None:
     }
 
 
-def test_a_file_that_was_begun_goes_on_behind_its_finished_batches(file: Path) -> None:
+def test_a_file_is_resumed_after_its_finished_batches(file: Path) -> None:
     assert append(file, 0, 2) == []
     finished = append(file, 4)
     assert [batch.rows for batch in finished] == [[0, 1], [2, 3]]
@@ -80,16 +80,18 @@ def test_pairs_whose_batch_was_not_finished_are_cut_off(file: Path, progress: Pa
         assert progress.read_bytes() == b"".join(lines)
 
 
-def test_settings_that_were_half_written_are_written_anew(file: Path, progress: Path) -> None:
+def test_settings_that_were_half_written_are_written_again(file: Path, progress: Path) -> None:
     append(file, 0)
-    begun = progress.read_bytes()
-    for length in (0, 5, begun.index(b"\n")):
-        progress.write_bytes(begun[:length])
+    whole = progress.read_bytes()
+    for length in (0, 5, whole.index(b"\n")):
+        progress.write_bytes(whole[:length])
         assert append(file, 0) == []
-        assert progress.read_bytes() == begun
+        assert progress.read_bytes() == whole
 
 
-def test_where_no_batch_was_finished_nothing_is_left_and_nothing_binds(file: Path, progress: Path) -> None:
+def test_without_a_finished_batch_the_files_are_deleted_and_other_settings_are_accepted(
+    file: Path, progress: Path
+) -> None:
     with pytest.raises(RuntimeError, match="no model"), open_output(file, SETTINGS, overwrite=False):
         assert file.exists() and progress.exists()
         raise RuntimeError("no model")
@@ -102,12 +104,12 @@ def test_where_no_batch_was_finished_nothing_is_left_and_nothing_binds(file: Pat
 
 def test_other_settings_are_refused_by_name(file: Path) -> None:
     append(file, 0)
-    with pytest.raises(ConfigError, match=r"--temperature was 0\.8, and is 1\.0\.\n.*--overwrite to begin anew"):
+    with pytest.raises(ConfigError, match=r"--temperature was 0\.8, and is now 1\.0\.\n.*--overwrite to start again"):
         append(file, 2, settings=SETTINGS | {"--temperature": 1.0})
     assert rows_of(file) == [0]
 
 
-def test_a_file_is_begun_anew_where_asked(file: Path) -> None:
+def test_a_file_is_started_again_with_overwrite(file: Path) -> None:
     append(file, 0, 2)
     assert append(file, 4, settings={}, overwrite=True) == []
     assert rows_of(file) == [4]
@@ -115,10 +117,10 @@ def test_a_file_is_begun_anew_where_asked(file: Path) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_file_that_is_not_generates_is_left_as_it_is(tmp_path: Path, overwrite: bool) -> None:
+def test_a_file_of_another_program_is_not_changed(tmp_path: Path, overwrite: bool) -> None:
     file = tmp_path / "thesis.jsonl"
     file.write_text("years of work")
-    with pytest.raises(ConfigError, match=r"no thesis\.jsonl\.progress beside it"):
+    with pytest.raises(ConfigError, match=r"exists without thesis\.jsonl\.progress"):
         append(file, 0, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.jsonl"]
     assert file.read_text() == "years of work"
@@ -126,12 +128,12 @@ def test_a_file_that_is_not_generates_is_left_as_it_is(tmp_path: Path, overwrite
 
 @pytest.mark.parametrize("content", ["half of my thesis", '{"thesis": "mine"}\n', '{"settings": {}}\n{"more": 1}\n'])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_progress_file_of_something_else_is_left_as_it_is(
+def test_a_progress_file_of_another_program_is_not_changed(
     file: Path, progress: Path, content: str, overwrite: bool
 ) -> None:
     file.parent.mkdir()
     progress.write_text(content)
-    with pytest.raises(ConfigError, match=r"rows\.jsonl\.progress: expected what generate writes"):
+    with pytest.raises(ConfigError, match=r"rows\.jsonl\.progress: expected the progress file"):
         append(file, 0, overwrite=overwrite)
     assert progress.read_text() == content
 
@@ -139,15 +141,15 @@ def test_a_progress_file_of_something_else_is_left_as_it_is(
 def test_a_file_that_lost_pairs_is_refused(file: Path) -> None:
     append(file, 0, 2)
     file.write_text("")
-    with pytest.raises(DataError, match=r"it has 0 bytes, and rows\.jsonl\.progress says"):
+    with pytest.raises(DataError, match=r"has 0 bytes, but rows\.jsonl\.progress expects"):
         append(file)
 
 
 def test_two_processes_do_not_write_one_file(file: Path) -> None:
     with open_output(file, SETTINGS, overwrite=False):
-        with pytest.raises(ConfigError, match="another process is writing it"):
+        with pytest.raises(ConfigError, match="another process is writing to it"):
             append(file, 0)
-        with pytest.raises(ConfigError, match="another process is writing it"):
+        with pytest.raises(ConfigError, match="another process is writing to it"):
             append(file, 0, overwrite=True)
     append(file, 0)
     assert rows_of(file) == [0]

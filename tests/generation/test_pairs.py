@@ -1,4 +1,4 @@
-"""A batch of prompts to pairs, with tiny models."""
+"""Pairs from a batch of prompts, with tiny models."""
 
 from pathlib import Path
 from typing import Any
@@ -74,13 +74,13 @@ def test_the_given_answer_is_chosen_and_the_models_rejected(model: Path) -> None
     assert record.dropped == {}
 
 
-def test_no_answer_holds_a_control_token(model: Path) -> None:
+def test_no_answer_contains_a_control_token(model: Path) -> None:
     maker = make_maker(model)
     for made in maker.make(make_batch(maker))[0]:
         assert maker.encoder.literals.search(made.rejected or "") is None
 
 
-def test_candidates_of_a_prompt_are_drawn_apart(endless_model: Path) -> None:
+def test_candidates_of_a_prompt_are_sampled_independently(endless_model: Path) -> None:
     maker = make_maker(endless_model, num_candidates=4)
     for texts in texts_of(maker, make_batch(maker)):
         assert len(set(texts)) == 4
@@ -115,7 +115,7 @@ def test_the_best_is_paired_with_the_worst_and_both_scores_are_kept(endless_mode
         assert made.score_rejected == pytest.approx(min(scores), abs=1e-5)
 
 
-def test_the_given_answer_takes_part_where_asked(model: Path, reward_model: Path) -> None:
+def test_the_given_answer_is_a_candidate_with_include_given(model: Path, reward_model: Path) -> None:
     maker = make_maker(model, reward_model, pair="best_worst", num_candidates=1, include_given=True)
     batch = make_batch(maker)
     pairs, _ = maker.make(batch)
@@ -125,13 +125,13 @@ def test_the_given_answer_takes_part_where_asked(model: Path, reward_model: Path
 
 def test_an_answer_that_repeats_the_given_one_is_refused(model: Path) -> None:
     maker = make_maker(model)
-    said = texts_of(maker, make_batch(maker))[1][0]
-    pairs, record = maker.make(make_batch(maker, chosen=said.upper()))
-    assert record.dropped == {1: ("near_identical", f"the model says {said[:60]!r}")}
+    answer = texts_of(maker, make_batch(maker))[1][0]
+    pairs, record = maker.make(make_batch(maker, chosen=answer.upper()))
+    assert record.dropped == {1: ("near_identical", f"the model wrote {answer[:60]!r}")}
     assert [made.row for made in pairs] == [0, 2]
 
 
-def test_a_model_that_says_nothing_gives_no_pair(silent_model: Path) -> None:
+def test_empty_answers_give_no_pair(silent_model: Path) -> None:
     maker = make_maker(silent_model)
     pairs, record = maker.make(make_batch(maker))
     assert pairs == []
@@ -147,7 +147,7 @@ def test_an_answer_that_was_cut_off_is_refused(endless_model: Path) -> None:
     assert record.num_tokens == 3 * 40
 
 
-def test_what_the_reward_model_cannot_be_shown_is_refused(model: Path, reward_model: Path) -> None:
+def test_answers_that_the_reward_model_cannot_score_are_refused(model: Path, reward_model: Path) -> None:
     maker = make_maker(model, reward_model, **SCORED)
     answers = [Answer(ids=maker.encoder.tokenizer.encode([text])[0], ended=True) for text in ("[END] Neon", "Neon")]
     assert maker.check(answers)[0] == ["[END] Neon", "Neon"]

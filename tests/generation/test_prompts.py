@@ -1,4 +1,4 @@
-"""Rows to prompts: what the model sees, in which batches, and what becomes of the rest."""
+"""Prompts from rows: what the model sees, how prompts form batches, and why rows are dropped."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def row(prompt: Any = "Name a noble gas.", chosen: str = "Neon.") -> dict[str, A
 
 @pytest.fixture
 def read(chatml_tokenizer: Tokenizer, write_rows):
-    """Reads rows as triplets, and returns the prompts and the source's account."""
+    """A function that reads rows as triplets, and returns the prompts and the source's data report."""
 
     def call(
         rows: list[Any],
@@ -45,9 +45,9 @@ def read(chatml_tokenizer: Tokenizer, write_rows):
         )
         report = DataReport()
         prompts = list(reader.read([source], report))
-        account = report.sources[source.spec]
-        assert account.rows == len(prompts) + account.dropped.total()
-        return prompts, account
+        counts = report.sources[source.spec]
+        assert counts.rows == len(prompts) + counts.dropped.total()
+        return prompts, counts
 
     return call
 
@@ -72,17 +72,17 @@ def test_the_model_sees_what_training_sees(read, chatml_tokenizer: Tokenizer) ->
 
 
 def test_prompts_come_in_order_with_their_source_row_and_given_answer(read) -> None:
-    prompts, account = read([row("Who?", "Me."), row(chosen=""), row("Where?", "Here.")])
+    prompts, counts = read([row("Who?", "Me."), row(chosen=""), row("Where?", "Here.")])
     assert [(p.preference.row, p.preference.prompt[0].content, p.preference.chosen) for p in prompts] == [
         (0, "Who?", "Me."),
         (2, "Where?", "Here."),
     ]
     assert prompts[0].preference.source.startswith("triplets=")
-    assert dict(account.dropped) == {"empty_chosen": 1}
+    assert dict(counts.dropped) == {"empty_chosen": 1}
 
 
-def test_what_gives_no_prompt_is_counted_by_its_reason(read) -> None:
-    prompts, account = read(
+def test_rows_without_a_prompt_are_counted_by_their_reason(read) -> None:
+    prompts, counts = read(
         [
             row(),
             row(" "),
@@ -97,7 +97,7 @@ def test_what_gives_no_prompt_is_counted_by_its_reason(read) -> None:
         max_prompt_length=40,
     )
     assert len(prompts) == 1
-    assert dict(account.dropped) == {
+    assert dict(counts.dropped) == {
         "empty_prompt": 1,
         "empty_chosen": 1,
         "invalid_text": 1,
@@ -105,20 +105,20 @@ def test_what_gives_no_prompt_is_counted_by_its_reason(read) -> None:
         "prompt_too_long": 1,
         "malformed_row": 2,
     }
-    assert account.raw_rows == 9
+    assert counts.raw_rows == 9
 
 
-def test_prompt_and_answer_must_fit_what_the_model_reads(read) -> None:
+def test_prompt_and_answer_must_fit_into_the_context(read) -> None:
     length = len(read([row()])[0][0].ids)
     assert len(read([row()], context=length + 8, max_new_tokens=8)[0]) == 1
-    prompts, account = read([row()], context=length + 7, max_new_tokens=8)
+    prompts, counts = read([row()], context=length + 7, max_new_tokens=8)
     assert prompts == []
-    assert account.examples["prompt_too_long"][0]["detail"] == (
-        f"{length} tokens + max_new_tokens 8, the model reads {length + 7}"
+    assert counts.examples["prompt_too_long"][0]["detail"] == (
+        f"{length} tokens + max_new_tokens 8, but the model's context is {length + 7}"
     )
 
 
-def test_the_given_answer_may_be_anything_where_it_is_not_read(read) -> None:
+def test_the_given_answer_may_be_anything_if_it_is_not_read(read) -> None:
     prompts, _ = read([row(chosen=""), row(chosen="<|im_end|>")], **BEST_WORST)
     assert len(prompts) == 2
     assert read([row(chosen=""), row(chosen="<|im_end|>")], **BEST_WORST, include_given=True)[0] == []
@@ -130,24 +130,24 @@ def test_a_prompt_that_the_reward_model_refuses_is_dropped(read, chatml_tokenize
     )
     chat = ChatEncoder(template=load_template("model", own=template), tokenizer=chatml_tokenizer)
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a noble gas."}]
-    prompts, account = read([row(), row(turns)], reward_chat=chat, **BEST_WORST)
+    prompts, counts = read([row(), row(turns)], reward_chat=chat, **BEST_WORST)
     assert [p.preference.row for p in prompts] == [0]
-    assert "no system message" in account.examples["template_refused"][0]["detail"]
+    assert "no system message" in counts.examples["template_refused"][0]["detail"]
 
 
 def test_a_limit_counts_the_rows_of_a_source(read) -> None:
-    prompts, account = read([row(), row(chosen=""), row(), row()], limit=3)
+    prompts, counts = read([row(), row(chosen=""), row(), row()], limit=3)
     assert [p.preference.row for p in prompts] == [0, 2]
-    assert account.rows == 3
+    assert counts.rows == 3
 
 
-def test_a_fraction_is_counted(read) -> None:
-    prompts, account = read([row()] * 100, fraction="@0.2")
+def test_rows_outside_the_fraction_are_counted(read) -> None:
+    prompts, counts = read([row()] * 100, fraction="@0.2")
     assert len(prompts) == 20
-    assert dict(account.dropped) == {"not_sampled": 80}
+    assert dict(counts.dropped) == {"not_sampled": 80}
 
 
-def test_batches_hold_prompts_of_about_one_length_the_longest_first() -> None:
+def test_batches_contain_prompts_of_similar_length_with_the_longest_first() -> None:
     batches = plan_batches([prompt(n) for n in (3, 9, 4, 8, 1)], 2)
     assert [[len(p.ids) for p in batch] for batch in batches] == [[9, 8], [4, 3], [1]]
 
@@ -157,13 +157,13 @@ def test_prompts_of_one_length_stay_in_order() -> None:
     assert [p.preference.row for p in batch] == [0, 1, 2, 3]
 
 
-def test_lengths_are_sorted_within_a_window_alone() -> None:
+def test_lengths_are_sorted_only_within_a_window() -> None:
     batches = [[len(p.ids) for p in batch] for batch in plan_batches(map(prompt, range(1, WINDOW_BATCHES + 3)), 1)]
     assert batches[0] == [WINDOW_BATCHES]
     assert batches[-2:] == [[WINDOW_BATCHES + 2], [WINDOW_BATCHES + 1]]
 
 
-def test_a_seed_is_of_the_source_the_row_and_the_draw() -> None:
+def test_a_seed_depends_on_the_row_the_draw_and_the_run_seed() -> None:
     seeds = {
         prompt(3).seed_of(0, 42),
         prompt(3).seed_of(1, 42),

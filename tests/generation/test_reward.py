@@ -1,4 +1,4 @@
-"""Scores by a sequence classifier."""
+"""Scores of a reward model."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def load(folder: Path, batch_size: int = 4) -> RewardModel:
 
 
 def score_alone(folder: Path, conversation: list[Message]) -> float:
-    """A score without any code of ours."""
+    """Compute a score without the code under test."""
     ids = AutoTokenizer.from_pretrained(folder).apply_chat_template(
         [message.model_dump() for message in conversation], return_tensors="pt", return_dict=False
     )
@@ -53,7 +53,7 @@ def test_a_model_without_a_padding_token_scores_one_text_at_a_time(tmp_path: Pat
     assert model.score(CONVERSATIONS) == pytest.approx(expected, abs=1e-5)
 
 
-def test_what_is_longer_than_the_model_reads_has_no_score(reward_model: Path) -> None:
+def test_a_conversation_longer_than_the_context_has_no_score(reward_model: Path) -> None:
     model = load(reward_model)
     long = [user("Name a noble gas."), assistant("Neon. " * 512)]
     first, without, last = model.score([CONVERSATIONS[0], long, CONVERSATIONS[1]])
@@ -61,23 +61,23 @@ def test_what_is_longer_than_the_model_reads_has_no_score(reward_model: Path) ->
     assert [first, last] == pytest.approx(model.score(CONVERSATIONS[:2]), abs=1e-5)
 
 
-def test_nothing_to_score_gives_no_scores(reward_model: Path) -> None:
+def test_no_conversations_give_no_scores(reward_model: Path) -> None:
     assert load(reward_model).score([]) == []
 
 
-def test_a_language_model_is_no_reward_model(model: Path) -> None:
-    with pytest.raises(ModelError, match=r"the weights lack score\.weight, so its scores would be random"):
+def test_a_language_model_is_refused(model: Path) -> None:
+    with pytest.raises(ModelError, match=r"the weights lack score\.weight, so the scores would be random"):
         load(model)
 
 
 def test_a_classifier_of_two_labels_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="it has 2 labels, expected one score"):
+    with pytest.raises(ModelError, match="has 2 labels, expected 1"):
         load(save_classifier(tmp_path, num_labels=2))
 
 
-def test_a_score_that_is_no_number_is_an_error(reward_model: Path) -> None:
+def test_a_score_of_nan_is_an_error(reward_model: Path) -> None:
     model = load(reward_model)
     with torch.no_grad():
         model.model.score.weight.fill_(torch.nan)
-    with pytest.raises(ModelError, match="it scores an answer nan"):
+    with pytest.raises(ModelError, match="the score of an answer is nan"):
         model.score(CONVERSATIONS)

@@ -1,4 +1,4 @@
-"""python -m dpo generate: every row is a pair or counted, once, however often the run is stopped."""
+"""`dpo generate`: every row gives a pair or is counted as dropped, once, even if the run is stopped and resumed."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.builders import ROOT
 from tests.generation.conftest import save_llama
 
 NUM_ROWS = 13
-"""The last of them gives no prompt."""
+"""The last row gives no prompt."""
 DIES = """
 import os, signal, sys
 from dpo.cli import main
@@ -32,7 +32,7 @@ def fsync_and_die(descriptor):
 os.fsync = fsync_and_die
 main(sys.argv[2:])
 """
-"""Runs a command until so many texts are on the disk: the settings, then pairs and record of each batch."""
+"""Runs a command, and kills it after so many writes: the settings, then the pairs and the record of each batch."""
 
 
 @pytest.fixture
@@ -46,17 +46,17 @@ def source(write_rows) -> str:
 
 @pytest.fixture
 def argv(source: str, endless_model: Path, tmp_path: Path):
-    """The words of a command that answers two rows at once, by default with a model that has an answer to each."""
+    """A function that builds a command of two rows per batch. By default, its model has an answer to each row."""
 
-    def words(*flags: str, output: str = "rows.jsonl", model: Path = endless_model) -> list[str]:
+    def command(*flags: str, output: str = "rows.jsonl", model: Path = endless_model) -> list[str]:
         files = ["--model", str(model), "--datasets", source, "--output", str(tmp_path / output)]
         return ["generate", *files, "--batch_size", "2", "--max_new_tokens", "30", "--keep_unfinished", *flags]
 
-    return words
+    return command
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    with file.open(encoding="utf-8") as lines:  # splitlines would part them at what a model may say
+    with file.open(encoding="utf-8") as lines:  # splitlines would also split at characters that an answer may contain
         return [json.loads(line) for line in lines]
 
 
@@ -85,10 +85,10 @@ def test_prepare_keeps_what_was_written(argv, model: Path, tmp_path: Path) -> No
     assert (total.rows, total.kept, total.dropped) == (12, 12, Counter())
 
 
-def test_a_killed_run_goes_on_without_a_row_twice_or_lost(argv, tmp_path: Path, capsys) -> None:
+def test_a_killed_run_is_resumed_without_repeating_or_losing_a_row(argv, tmp_path: Path, capsys) -> None:
     assert main(argv(output="whole.jsonl")) == 0
     table = capsys.readouterr().out.partition("\n\n")[0]
-    # The sixth text is the third batch's pairs: they are on the disk, and do not count yet.
+    # The sixth write is the pairs of the third batch: they are on disk, but the batch is not finished yet.
     killed = subprocess.run([sys.executable, "-c", DIES, "6", *argv()], cwd=ROOT, env=os.environ, timeout=300)
     assert killed.returncode == -signal.SIGKILL
     assert len(read(tmp_path / "rows.jsonl")) == 6
@@ -100,7 +100,7 @@ def test_a_killed_run_goes_on_without_a_row_twice_or_lost(argv, tmp_path: Path, 
         assert (tmp_path / name.format("rows")).read_bytes() == (tmp_path / name.format("whole")).read_bytes()
 
 
-def test_a_finished_file_is_left_as_it_is_and_accounted_for_again(argv, model: Path, tmp_path: Path, capsys) -> None:
+def test_a_finished_file_is_not_changed_and_reported_again(argv, model: Path, tmp_path: Path, capsys) -> None:
     flags = argv("--num_candidates", "2", model=model)
     flags.remove("--keep_unfinished")
     assert main(flags) == 0
@@ -113,7 +113,7 @@ def test_a_finished_file_is_left_as_it_is_and_accounted_for_again(argv, model: P
     assert (tmp_path / "rows.jsonl").read_bytes() == before
 
 
-def test_a_file_is_not_gone_on_with_by_other_weights(argv, model: Path, tmp_path: Path, capsys) -> None:
+def test_a_file_is_not_resumed_with_other_weights(argv, model: Path, tmp_path: Path, capsys) -> None:
     mine = shutil.copytree(model, tmp_path / "mine")
     assert main(argv(model=mine)) == 0
     save_llama(mine, end_score=4.0, seed=1)
@@ -121,10 +121,10 @@ def test_a_file_is_not_gone_on_with_by_other_weights(argv, model: Path, tmp_path
     assert f"the state of {mine} was" in capsys.readouterr().err
 
 
-def test_other_settings_and_other_rows_are_refused_until_asked(argv, source: str, tmp_path: Path, capsys) -> None:
+def test_other_settings_and_other_rows_are_refused_without_overwrite(argv, source: str, tmp_path: Path, capsys) -> None:
     assert main(argv()) == 0
     assert main(argv("--seed", "7")) == 2
-    assert "--seed was 42, and is 7" in capsys.readouterr().err
+    assert "--seed was 42, and is now 7" in capsys.readouterr().err
     before = read(tmp_path / "rows.jsonl")
     assert main(argv("--seed", "7", "--overwrite")) == 0
     after = read(tmp_path / "rows.jsonl")
@@ -146,12 +146,12 @@ def test_a_row_has_the_same_answer_in_other_batches(argv, tmp_path: Path) -> Non
     assert first == other
 
 
-def test_where_no_pair_is_made_the_account_says_why(argv, silent_model: Path, capsys) -> None:
+def test_if_no_pair_is_made_the_data_report_shows_why(argv, silent_model: Path, capsys) -> None:
     assert main(argv(model=silent_model)) == 2
     error = capsys.readouterr().err
-    assert "no pair was made, of 13 rows" in error
+    assert "no pair was made from 13 rows" in error
     assert "12 empty_generation, 1 empty_chosen" in error
-    assert "README.md, 'Answers by a model', explains each" in error
+    assert "README.md, 'Answers by a model', explains each reason" in error
 
 
 def test_answers_that_were_cut_off_are_dropped_with_a_hint(argv, capsys) -> None:
@@ -178,7 +178,7 @@ def test_a_template_that_the_model_does_not_know_is_refused(argv, capsys) -> Non
 
 def test_answers_that_leave_no_room_for_a_prompt_are_refused(argv, capsys) -> None:
     assert main(argv("--max_new_tokens", "512")) == 2
-    assert "the model reads 512 tokens" in capsys.readouterr().err
+    assert "the model's context is 512 tokens" in capsys.readouterr().err
 
 
 def test_columns_that_no_source_reads_are_refused(argv, capsys) -> None:

@@ -84,5 +84,5 @@ def test_text_and_ids_are_those_of_apply_chat_template(name, model_folder):
             assert theirs.decode(ours_whole) + "\n" == whole
             continue
         assert ids[: len(ours_whole)] == ours_whole
-        assert theirs.decode(ids[len(ours_whole) :]) == "\n", "only what separates turns is left out"
+        assert theirs.decode(ids[len(ours_whole) :]) == "\n", "only the separator between turns is left out"
     assert num_compared >= 2

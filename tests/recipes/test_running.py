@@ -177,7 +177,7 @@ BROKEN = [
     ("dpo: {output_dir: two, btea: 1}", "unknown key 'btea'. Did you mean beta"),
     (
         "generate: {model: m, datasets: [nectar], output: a.jsonl, pick: longest}",
-        "--pick longest picks among candidates",
+        "--pick longest chooses among several candidates",
     ),
     ("generate: {model: m, datasets: [nectarine], output: a.jsonl}", "unknown adapter 'nectarine'"),
     ("generate: {model: ./none, datasets: [nectar], output: a.jsonl}", "model ./none: there is no such folder"),

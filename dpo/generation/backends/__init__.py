@@ -1,4 +1,4 @@
-"""What runs a model: one contract, two libraries, chosen by --backend."""
+"""The libraries that run a model. --backend chooses one of them; both have the same interface."""
 
 __all__ = ["open_backend"]
 
@@ -10,10 +10,15 @@ from dpo.models.locating import LocatedModel
 
 
 def open_backend(located: LocatedModel, config: GenerationConfig, *, end_ids: Sequence[int]) -> Backend:
-    """The library that --backend names, with the model loaded.
+    """Load the model with the library that --backend names.
+
+    Args:
+        located: Folder or Hub id of the model.
+        config: How to generate answers.
+        end_ids: Token ids that end an answer. The template's end-of-turn token is first.
 
     Raises:
-        DPOError: it is not installed, or cannot load the model.
+        DPOError: if the library is not installed, or cannot load the model.
     """
     if config.backend == "vllm":
         from dpo.generation.backends.vllm import VllmBackend

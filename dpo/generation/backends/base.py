@@ -1,4 +1,4 @@
-"""What runs a model: one contract, two libraries."""
+"""The interface of a library that runs a model."""
 
 __all__ = ["Answer", "Backend", "cut_at"]
 
@@ -12,16 +12,16 @@ from dpo.models.locating import LocatedModel
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a model said."""
+    """An answer of a model."""
 
     ids: list[int]
-    """Without the token that ended it."""
+    """Token ids, without the end token."""
     ended: bool
-    """Whether it came to its end within max_new_tokens."""
+    """Whether the model ended the answer within max_new_tokens."""
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that were generated, the one that ended it included."""
+        """Number of generated tokens, including the end token."""
         return len(self.ids) + self.ended
 
 
@@ -32,24 +32,24 @@ class Backend(Protocol):
         """Load the model.
 
         Args:
-            located: Where it lies.
-            config: How to draw.
-            end_ids: Tokens that end an answer, the template's first.
+            located: Folder or Hub id of the model.
+            config: How to generate answers.
+            end_ids: Token ids that end an answer. The template's end-of-turn token is first.
 
         Raises:
-            DPOError: it cannot be loaded.
+            DPOError: if the model cannot be loaded.
         """
 
     def answer(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Answer]:
-        """One answer to each prompt, in order.
+        """Generate one answer to each prompt, in order.
 
         Args:
-            prompts: Token ids.
-            seeds: One for each prompt. A sequence's random numbers come from its own alone.
+            prompts: Token ids of each prompt.
+            seeds: Seed of each prompt. The random numbers of a sequence depend only on its own seed.
         """
 
 
 def cut_at(ids: Sequence[int], end_ids: Collection[int]) -> Answer:
-    """An answer up to the first token that ends it. 5 6 2 0 with 2 as the end gives 5 6."""
+    """Cut token ids at the first end token. 5 6 2 0 with the end token 2 gives 5 6."""
     end = next((place for place, token in enumerate(ids) if token in end_ids), None)
     return Answer(ids=list(ids[:end]), ended=end is not None)

@@ -1,4 +1,4 @@
-"""A model run by transformers: left-padded batches, each sequence with random numbers of its own."""
+"""Runs a model with transformers: batches are left-padded, and each sequence has its own random numbers."""
 
 __all__ = ["SeededSampling", "TransformersBackend"]
 
@@ -18,7 +18,7 @@ from dpo.models.locating import LocatedModel
 
 
 class TransformersBackend:
-    """A Backend. It holds the model on the GPU where there is one."""
+    """A Backend that uses transformers. The model is on the GPU if there is one."""
 
     def __init__(self, located: LocatedModel, config: GenerationConfig, *, end_ids: Sequence[int]) -> None:
         self.config = config
@@ -30,7 +30,7 @@ class TransformersBackend:
             trust_remote_code=config.trust_remote_code,
         )
         self.model = model.to(self.device).eval()
-        # In place of the model's own, whose penalties and bounds would act beside the user's flags.
+        # Replace the model's own generation settings: their penalties and bounds would apply in addition to the flags.
         self.model.generation_config = transformers.GenerationConfig(
             max_new_tokens=config.max_new_tokens,
             do_sample=False,
@@ -40,7 +40,7 @@ class TransformersBackend:
 
     @torch.no_grad()
     def answer(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Answer]:
-        """One answer to each prompt, in order."""
+        """Generate one answer to each prompt, in order."""
         longest = max(map(len, prompts))
         ids = torch.full((len(prompts), longest), self.end_ids[0])
         mask = torch.zeros_like(ids)
@@ -60,11 +60,13 @@ class TransformersBackend:
         except torch.OutOfMemoryError as error:
             if len(prompts) == 1:
                 raise ModelError(
-                    f"the GPU's memory is too small for {longest} + {self.config.max_new_tokens} tokens.\n"
-                    "  Pass --max_prompt_length with less, or lower --max_new_tokens."
+                    f"the GPU's memory is too small for {longest} + {self.config.max_new_tokens} tokens, prompt and "
+                    "answer.\n  Pass a smaller --max_prompt_length or a smaller --max_new_tokens."
                 ) from error
             output = None
-        if output is None:  # out here, where what the error held is free again; a draw is the same in any batch
+        # Retry outside the except block, where the tensors that the error refers to are free. The answers stay the
+        # same, because the random numbers of a sequence do not depend on its batch.
+        if output is None:
             if self.device.type != "cpu":
                 torch.accelerator.empty_cache()
             half = len(prompts) // 2
@@ -73,15 +75,15 @@ class TransformersBackend:
 
 
 class SeededSampling(LogitsProcessor):
-    """Draws the next token of each sequence with random numbers of its own, and leaves no other to take.
+    """Samples the next token of each sequence with the sequence's own random numbers, and excludes all other tokens.
 
-    Greedy generation then takes what was drawn. transformers' own sampling has one stream for a whole batch, in which
-    a sequence's numbers depend on its neighbours.
+    Greedy generation then takes the sampled token. transformers' own sampling uses one stream of random numbers for a
+    whole batch, so the numbers of a sequence depend on the other sequences.
 
     Args:
-        seeds: One for each sequence of the batch, (N,).
-        temperature: Divides the scores, > 0.
-        top_p: Share of the probability to draw from, (0, 1].
+        seeds: Seed of each sequence of the batch, (N,).
+        temperature: Divisor of the scores, > 0.
+        top_p: Sum of the probabilities of the most likely tokens to sample from, in (0, 1].
     """
 
     def __init__(self, seeds: Sequence[int], *, temperature: float, top_p: float) -> None:
@@ -91,11 +93,19 @@ class SeededSampling(LogitsProcessor):
             self.warpers.append(TopPLogitsWarper(top_p))
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores of the next token, (N, vocabulary), with all but the drawn one at minus infinity."""
+        """Sample the next token of each sequence.
+
+        Args:
+            input_ids: Token ids so far, int64 (N, tokens).
+            scores: Logits of the next token, (N, vocabulary).
+
+        Returns:
+            (N, vocabulary): 0 for the sampled token, and minus infinity for all others.
+        """
         exact = torch.float32 if scores.device.type == "mps" else torch.float64  # Apple's GPUs have no double
         cumulated = self.warpers(input_ids, scores).softmax(-1, dtype=exact).cumsum(-1)
         drawn = torch.tensor([[stream.random()] for stream in self.streams], dtype=exact, device=scores.device)
-        # The first token whose cumulated probability is above the number: one of probability 0 never is.
+        # Take the first token whose cumulated probability is above the number. A token of probability 0 never is.
         token = torch.searchsorted(cumulated, drawn * cumulated[:, -1:], right=True)
         token = token.clamp(max=scores.shape[-1] - 1)
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)

@@ -1,4 +1,4 @@
-"""A model run by vLLM, on a GPU. Written to its documented interface."""
+"""Runs a model with vLLM, on a GPU. Written according to vLLM's documentation; the tests use a stand-in for vLLM."""
 
 __all__ = ["VllmBackend"]
 
@@ -11,11 +11,11 @@ from dpo.models.device import choose_device, resolve_dtype
 from dpo.models.locating import LocatedModel
 
 MEMORY_BESIDE_REWARD_MODEL = 0.6
-"""Share of the GPU that vLLM may take where a reward model needs the rest. Its own default leaves a tenth."""
+"""Fraction of the GPU's memory for vLLM if there is a reward model, which needs the rest. vLLM's default leaves 0.1."""
 
 
 class VllmBackend:
-    """A Backend."""
+    """A Backend that uses vLLM."""
 
     def __init__(self, located: LocatedModel, config: GenerationConfig, *, end_ids: Sequence[int]) -> None:
         try:
@@ -23,13 +23,13 @@ class VllmBackend:
         except ImportError as error:
             raise ConfigError(
                 f"--backend vllm: vLLM cannot be imported: {error}\n"
-                "  pip install vllm   (it pins a torch of its own: give it an environment apart), or leave out "
-                "--backend."
+                "  Run: pip install vllm   (in a separate environment, because vLLM pins its own version of torch).\n"
+                "  Or leave out --backend."
             ) from error
         if located.adapter is not None:
             raise ModelError(
-                f"--backend vllm: {located.adapter} is an adapter, expected whole weights.\n"
-                "  Merge it into its base first, or leave out --backend."
+                f"--backend vllm: {located.adapter} is an adapter, expected full weights.\n"
+                "  Merge it into its base model first with `dpo merge`, or leave out --backend."
             )
         self.config = config
         self.end_ids = list(end_ids)
@@ -42,7 +42,7 @@ class VllmBackend:
                 revision=located.base_revision,
                 tokenizer_revision=located.tokenizer_revision,
                 trust_remote_code=config.trust_remote_code,
-                # vLLM's own "auto" follows what the weights are stored in.
+                # vLLM's own "auto" uses the dtype in which the weights are stored.
                 dtype=str(resolve_dtype(config.dtype, choose_device())).removeprefix("torch."),
                 **memory,
             )
@@ -50,7 +50,7 @@ class VllmBackend:
             raise ModelError(f"model {located.base}: vLLM cannot load it: {error}") from error
 
     def answer(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Answer]:
-        """One answer to each prompt, in order."""
+        """Generate one answer to each prompt, in order."""
         outputs = self.engine.generate(
             [{"prompt_token_ids": list(prompt)} for prompt in prompts],
             [

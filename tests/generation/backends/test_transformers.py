@@ -1,4 +1,4 @@
-"""Answers by transformers: each as if its prompt were alone."""
+"""Answers by transformers: each is the same as if its prompt were alone in the batch."""
 
 import math
 import random
@@ -34,7 +34,7 @@ def prompts(model: Path) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_an_answer_depends_on_no_other_prompt_of_its_batch(
+def test_an_answer_does_not_depend_on_the_other_prompts_of_its_batch(
     model: Path, prompts: list[list[int]], temperature: float
 ) -> None:
     backend = open_model(model, temperature=temperature)
@@ -44,7 +44,7 @@ def test_an_answer_depends_on_no_other_prompt_of_its_batch(
     assert len({tuple(answer.ids) for answer in together}) == 3
 
 
-def test_the_likeliest_tokens_are_those_of_the_model(model: Path, prompts: list[list[int]]) -> None:
+def test_temperature_0_takes_the_most_likely_tokens_of_the_model(model: Path, prompts: list[list[int]]) -> None:
     backend = open_model(model, temperature=0)
     (answer,) = backend.answer(prompts[:1], [0])
     ids = list(prompts[0])
@@ -55,20 +55,24 @@ def test_the_likeliest_tokens_are_those_of_the_model(model: Path, prompts: list[
     assert cut_at(ids[len(prompts[0]) :], backend.end_ids) == answer
 
 
-def test_a_seed_gives_an_answer_again_and_another_seed_another(model: Path, prompts: list[list[int]]) -> None:
+def test_the_same_seed_gives_the_same_answer_and_another_seed_another_answer(
+    model: Path, prompts: list[list[int]]
+) -> None:
     backend = open_model(model, temperature=1)
     first, again, other = (backend.answer(prompts[:1], [seed])[0].ids for seed in (1, 1, 2))
     assert first == again != other
 
 
-def test_the_end_token_ends_an_answer_and_is_no_part_of_it(silent_model: Path, endless_model: Path) -> None:
+def test_the_end_token_ends_an_answer_and_is_not_part_of_it(silent_model: Path, endless_model: Path) -> None:
     assert open_model(silent_model).answer([[3, 4]], [0]) == [Answer(ids=[], ended=True)]
     (endless,) = open_model(endless_model).answer([[3, 4]], [0])
     assert not endless.ended
     assert endless.num_tokens == len(endless.ids) == 24
 
 
-def test_the_models_own_generation_settings_do_not_act(model: Path, tmp_path: Path, prompts: list[list[int]]) -> None:
+def test_the_models_own_generation_settings_have_no_effect(
+    model: Path, tmp_path: Path, prompts: list[list[int]]
+) -> None:
     backend = open_model(model, temperature=0)
     answer = backend.answer(prompts[:1], [0])
     copy = tmp_path / "penalized"
@@ -78,7 +82,7 @@ def test_the_models_own_generation_settings_do_not_act(model: Path, tmp_path: Pa
     assert open_model(copy, temperature=0).answer(prompts[:1], [0]) == answer
 
 
-def test_a_batch_that_memory_is_too_small_for_is_halved(
+def test_a_batch_that_does_not_fit_into_memory_is_halved(
     model: Path, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = open_model(model)
@@ -105,7 +109,7 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
         (folder / file.name).write_bytes(file.read_bytes())
 
 
-def test_an_adapter_answers_as_the_weights_it_is_merged_into(
+def test_an_adapter_gives_the_same_answers_as_merged_weights(
     model: Path, tmp_path: Path, prompts: list[list[int]]
 ) -> None:
     set_seed(0)
@@ -129,13 +133,13 @@ def draw(probabilities: list[float], seed: int, **options: float) -> int:
     return int(token)
 
 
-def test_a_token_is_drawn_by_its_probability() -> None:
+def test_a_token_is_sampled_by_its_probability() -> None:
     for seed in range(100):
         number = random.Random(seed).random()
         assert draw([0.5, 0.3, 0.0, 0.2], seed) == (0 if number < 0.5 else 1 if number < 0.8 else 3)
 
 
-def test_top_p_leaves_the_likeliest_tokens_alone() -> None:
+def test_top_p_excludes_all_but_the_most_likely_tokens() -> None:
     for seed in range(100):
         number = random.Random(seed).random()
         assert draw([0.2, 0.5, 0.3], seed, top_p=0.7) == (1 if number < 0.5 / 0.8 else 2)
@@ -149,7 +153,7 @@ def test_temperature_sharpens_the_probabilities() -> None:
     assert math.isclose(share, 0.6923, abs_tol=1e-4)
 
 
-def test_an_answer_is_cut_at_its_first_end() -> None:
+def test_an_answer_is_cut_at_its_first_end_token() -> None:
     assert cut_at([5, 6, 2, 0, 2], [2, 3]) == Answer(ids=[5, 6], ended=True)
     assert cut_at([3], [2, 3]) == Answer(ids=[], ended=True)
     assert cut_at([5, 6], [2, 3]) == Answer(ids=[5, 6], ended=False)

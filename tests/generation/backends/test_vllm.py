@@ -1,4 +1,4 @@
-"""The vLLM back end against a stand-in for vLLM, which needs a GPU. It shows what is asked of it and no more."""
+"""The vLLM back end with a stand-in for vLLM, which needs a GPU. The tests only check the arguments that vLLM gets."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -19,7 +19,7 @@ LOCATED = LocatedModel(base="folder", tokenizer="folder")
 
 
 class StandInLLM:
-    """Answers each prompt with its own ids, then its end token; seeds that are odd never end."""
+    """Answers each prompt with the prompt's own token ids and the end token. Odd seeds give no end token."""
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -41,7 +41,7 @@ class StandInLLM:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
-    """Puts the stand-in in place of vllm, and collects what is asked of its sampling."""
+    """Replace vllm by the stand-in, and collect the sampling parameters that it gets."""
     asked: list[SimpleNamespace] = []
 
     def sampling_params(**options: Any) -> SimpleNamespace:
@@ -74,14 +74,14 @@ def test_each_prompt_has_its_seed_and_the_same_flags(stand_in: list[SimpleNamesp
     ]
 
 
-def test_a_reward_model_is_left_room(stand_in: list[SimpleNamespace]) -> None:
+def test_vllm_leaves_memory_for_a_reward_model(stand_in: list[SimpleNamespace]) -> None:
     alone = open_backend(LOCATED, config(), end_ids=[2])
     beside = open_backend(LOCATED, config(num_candidates=2, pick="scorer", reward_model="r"), end_ids=[2])
     assert "gpu_memory_utilization" not in alone.engine.options
     assert beside.engine.options["gpu_memory_utilization"] == 0.6
 
 
-def test_auto_is_the_precision_that_help_says_and_not_vllms_own(stand_in: list[SimpleNamespace], monkeypatch) -> None:
+def test_auto_is_the_dtype_that_help_documents_and_not_vllms_own(stand_in: list[SimpleNamespace], monkeypatch) -> None:
     monkeypatch.setattr(vllm_backend, "choose_device", lambda: torch.device("cuda"))
     for native, expected in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(device, "computes_bf16", lambda native=native: native)
@@ -90,11 +90,11 @@ def test_auto_is_the_precision_that_help_says_and_not_vllms_own(stand_in: list[S
 
 
 def test_an_adapter_is_refused(stand_in: list[SimpleNamespace]) -> None:
-    with pytest.raises(ModelError, match="lora is an adapter, expected whole weights"):
+    with pytest.raises(ModelError, match="lora is an adapter, expected full weights"):
         open_backend(LocatedModel(base="folder", adapter="lora", tokenizer="lora"), config(), end_ids=[2])
 
 
-def test_without_vllm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_vllm_the_error_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(ConfigError, match="pip install vllm"):
         open_backend(LOCATED, config(), end_ids=[2])
