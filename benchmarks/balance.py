@@ -1,10 +1,10 @@
-"""How evenly pairs are dealt to many ranks: mean over max of the tokens a rank has in a step, 1 being even.
+"""Measures how evenly pairs are dealt to many ranks: mean over max of the ranks' tokens in a step. 1 is even.
 
     python benchmarks/balance.py --datasets ultrafeedback=rows.jsonl --max_length 768
 
-Pairs are drawn with replacement from the lengths of real ones, several steps for each number of ranks, and dealt as the
-packed engine deals them; beside it stands the usual deal, every rank taking the next pairs of a shuffled list. A rank
-waits for the slowest, so the number is the share of its time that it works.
+The pairs of each step are drawn with replacement from the lengths of real pairs, and dealt in the same way as in the
+packed engine. The table also shows the usual deal, in which each rank takes the next pairs of a shuffled list. All
+ranks wait for the slowest one, so the number is the fraction of the time that an average rank works.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from dpo.data.config import DataConfig  # noqa: E402 - the checkout is found first
+from dpo.data.config import DataConfig  # noqa: E402 - imported after sys.path names the checkout
 from dpo.data.pipeline import prepare  # noqa: E402
 from dpo.data.rendering.tokenization import load_tokenizer  # noqa: E402
 from dpo.engine.loading import count_tokens  # noqa: E402
@@ -39,7 +39,7 @@ def main() -> None:
     data = DataConfig(datasets=tuple(options.datasets), max_length=options.max_length)
     tokens = count_tokens(prepare(data, load_tokenizer(model), progress=False).train)
     print(f"{len(tokens)} pairs of {min(tokens)} to {max(tokens)} tokens, median {statistics.median(tokens):.0f}")
-    print(f"{options.pairs_a_rank} pairs a rank and step, {options.steps} steps; mean over max of tokens a rank")
+    print(f"{options.pairs_a_rank} pairs per rank and step, {options.steps} steps; mean over max of tokens per rank")
     print(f"{'ranks':>6}{'dealt evenly':>14}{'worst step':>12}{'at random':>11}")
     for ranks in RANKS:
         generator = random.Random(ranks)
@@ -50,13 +50,13 @@ def main() -> None:
 
 
 def dealt_evenly(step: Sequence[int], ranks: int) -> list[int]:
-    """Tokens of each rank, as the packed engine deals."""
+    """Return the tokens of each rank if pairs are dealt as in the packed engine."""
     (row,) = plan_micro_batches(range(len(step)), step, world_size=ranks, num_micro_batches=1)
     return [sum(step[pair] for pair in batch.pairs) for batch in row]
 
 
 def dealt_in_order(step: Sequence[int], ranks: int) -> list[int]:
-    """Tokens of each rank, where each takes the next pairs."""
+    """Return the tokens of each rank if each rank takes the next pairs of the list."""
     share = len(step) // ranks
     return [sum(step[rank * share : (rank + 1) * share]) for rank in range(ranks)]
 

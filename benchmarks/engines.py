@@ -1,10 +1,10 @@
-"""This engine, the padded one and plain trl.DPOTrainer: the same pairs, the same model, in turns.
+"""Compares the packed engine, the padded engine and plain trl.DPOTrainer on the same pairs and the same model.
 
     python benchmarks/engines.py --datasets ultrafeedback=rows.jsonl --max_length 768 --pairs 24 --pairs_a_step 4
 
-Each engine trains in a process of its own, so that its peak memory is its own; the turns repeat --rounds times. Pairs
-come in the order of the data, the same in every engine, and the first step, which allocates, is not counted.
-Beside the times stands what share of the machine's matrix-product speed the needed operations reach.
+Each engine trains in a separate process, so that its peak memory can be measured. The engines take turns, --rounds
+times. All engines take the pairs in the order of the data. The first step allocates memory and is not counted.
+The table also shows the needed operations per second, as a fraction of the machine's peak for matrix products.
 """
 
 import argparse
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 ENGINES = ("trl", "padded", "packed", "packed+cache")
-"""packed computes its reference live, as the first two do; packed+cache finds it in a warm cache."""
+"""trl, padded and packed run the reference model during training. packed+cache reads a warm reference cache."""
 
 
 def main() -> None:
@@ -42,20 +42,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--datasets", nargs="+", default=[f"nectar={ROOT}/samples/nectar.jsonl"])
     parser.add_argument("--max_length", type=int, default=768)
-    parser.add_argument("--pairs", type=int, default=24, help="Pairs trained on, from the start of the data.")
+    parser.add_argument("--pairs", type=int, default=24, help="Number of pairs, from the start of the data.")
     parser.add_argument("--pairs_a_step", type=int, default=4)
     parser.add_argument("--max_tokens_per_micro_batch", type=int, help="For the packed engine.")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="Where to write every measurement.")
+    parser.add_argument("--json", type=Path, help="File for all measurements.")
     parser.add_argument("--engine", choices=ENGINES, help=argparse.SUPPRESS)
     parser.add_argument("--cache", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def run(engine: str, cache: str) -> dict[str, Any]:
-    """One engine in a process of its own."""
+    """Measure one engine in a separate process."""
     command = [sys.executable, __file__, *sys.argv[1:], "--engine", engine, "--cache", cache]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -67,11 +67,11 @@ def run(engine: str, cache: str) -> dict[str, Any]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Train, and say how long the steps behind the first took."""
+    """Train, and measure the steps after the first one."""
     from benchmarks.flops import matmul_peak, needed_flops
     from dpo.training.distributed import set_up
 
-    if options.engine != "trl":  # which runs as its users run it
+    if options.engine != "trl":  # TRL runs without this project's setup, as its users run it
         set_up(deepspeed=False)
     with tempfile.TemporaryDirectory() as output_dir:
         trainer, pairs = build(options, output_dir)
@@ -95,7 +95,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def build(options: argparse.Namespace, output_dir: str) -> tuple[Any, list[dict[str, Any]]]:
-    """The trainer of an engine, and the pairs it trains on."""
+    """Build the trainer of an engine, and the pairs that it trains on."""
     from transformers import AutoModelForCausalLM
     from trl import DPOConfig, DPOTrainer
 
@@ -154,7 +154,7 @@ def build(options: argparse.Namespace, output_dir: str) -> tuple[Any, list[dict[
         return PreferenceTrainer(ref_model=load(), **arguments), list(pairs)
 
     class Plain(DPOTrainer):
-        """Given token ids, so that all train on the same tokens; everything else is TRL's."""
+        """TRL's trainer on prepared token ids, so that all engines train on the same tokens."""
 
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])
@@ -169,7 +169,7 @@ def trainer_peak_gib() -> float:
 
 
 def step_clock() -> Any:
-    """A callback with the seconds of each optimizer step."""
+    """Build a callback that records the seconds of each optimizer step."""
     from transformers import TrainerCallback
 
     class StepClock(TrainerCallback):
@@ -186,12 +186,12 @@ def step_clock() -> Any:
 
 
 def print_table(options: argparse.Namespace, rounds: list[dict[str, Any]]) -> None:
-    """Medians over the rounds, and each engine's pairs a second over TRL's."""
+    """Print medians over the rounds, and the speed and memory of each engine relative to TRL's."""
     if options.json:
         options.json.write_text(json.dumps({"options": vars(options), "rounds": rounds}, indent=2, default=str) + "\n")
     first = rounds[0][options.engines[0]]
     print(
-        f"\n{first['pairs']} pairs, {options.pairs_a_step} a step, {options.dtype}; medians of {len(rounds)} round(s)"
+        f"\n{first['pairs']} pairs, {options.pairs_a_step} per step, {options.dtype}; medians of {len(rounds)} round(s)"
     )
     print(f"{'engine':<14}{'pairs/s':>9}{'tokens/s':>10}{'GiB':>7}{'of peak':>9}{'speed':>8}{'memory':>8}")
     for engine in options.engines:

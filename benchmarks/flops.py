@@ -1,4 +1,4 @@
-"""How many operations a step needs, and how many the machine does."""
+"""Counts the operations that a step needs, and measures how many the machine can do per second."""
 
 __all__ = ["matmul_peak", "needed_flops"]
 
@@ -10,20 +10,20 @@ import torch
 from torch import nn
 
 SHAPES = ((1024, 576, 1536), (1024, 1536, 576), (2048, 576, 1536), (2048, 2048, 2048))
-"""Rows, inner size, columns of the products whose speed is measured; the first are those of SmolLM2's layers."""
+"""Rows, inner size and columns of the measured products. All but the last are those of SmolLM2's layers."""
 REPEATS = 8
 
 
 def needed_flops(model: Any, pairs: Sequence[dict[str, Any]], *, reference: bool) -> float:
-    """Floating-point operations that a step on these pairs needs, forward and backward.
+    """Count the floating-point operations that a step on these pairs needs, forward and backward.
 
-    Each token once, prompts shared: 2 x parameters of the layers; the head on completion tokens alone; attention on
-    what may be seen, 4 x width x tokens seen. The backward pass takes twice that.
+    Prompts are shared, so each token counts once: 2 x parameters of the layers. The head runs only on completion
+    tokens. Attention takes 4 x width x number of visible tokens. The backward pass takes twice as much as the forward.
 
     Args:
         model: A causal language model.
-        pairs: Token ids.
-        reference: Whether a reference's forward is computed too.
+        pairs: Token ids of the pairs.
+        reference: Whether the step includes a forward pass of the reference model.
     """
     head = model.get_output_embeddings()
     layers = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
@@ -41,7 +41,7 @@ def needed_flops(model: Any, pairs: Sequence[dict[str, Any]], *, reference: bool
 
 
 def matmul_peak(dtype: str) -> float:
-    """Operations a second of plain matrix products, the best of several shapes and repeats."""
+    """Measure the operations per second of plain matrix products: the best of several shapes and repeats."""
     best = 0.0
     for rows, inner, columns in SHAPES:
         left = torch.randn(rows, inner).to(getattr(torch, dtype))

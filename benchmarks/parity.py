@@ -1,10 +1,10 @@
-"""Texts and ids of every pair beside transformers' own, for a template and a tokenizer.
+"""Compares the text and the token ids of every pair with those of transformers, for a template and a tokenizer.
 
     python benchmarks/parity.py --datasets ultrafeedback=rows.jsonl --template model
 
-Pairs are compared before any filter. A template other than the tokenizer's own is compared with apply_chat_template
-under the tokenizer's, so that only rows on which the two should agree say something: --with_system takes those that
-have a system message, which many templates write for themselves where a row has none.
+Pairs are compared before any filter. apply_chat_template always uses the tokenizer's own template. So with another
+template, only rows on which both templates should agree are meaningful. Many templates add a system message to a row
+without one, and --with_system leaves out these rows.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from dpo.data.config import DataConfig  # noqa: E402 - the checkout is found first
+from dpo.data.config import DataConfig  # noqa: E402 - imported after sys.path names the checkout
 from dpo.data.conversion import convert_row  # noqa: E402
 from dpo.data.reading.opening import open_source  # noqa: E402
 from dpo.data.reading.source import parse_source  # noqa: E402
@@ -33,20 +33,20 @@ def main() -> None:
     parser.add_argument("--model", default=EMBEDDED)
     add_fields(parser, DataConfig, "data")
     parser.set_defaults(datasets=[f"nectar={ROOT}/samples/nectar.jsonl"], template="model")
-    parser.add_argument("--with_system", action="store_true", help="Only rows that have a system message.")
+    parser.add_argument("--with_system", action="store_true", help="Compare only rows that have a system message.")
     options = parser.parse_args()
     model = find_model(options.model)
     config = DataConfig.from_flags({name: getattr(options, name) for name in DataConfig.model_fields})
     counts = compare(config, model, with_system=options.with_system)
     print(f"template {options.template}: {counts.pop('pairs', 0)} pairs compared")
-    for what in ("text differs", "ids differ", "prompt is no prefix", "boundary_shift"):
-        print(f"{what:<20}{counts.pop(what, 0):>6}")
-    for what, count in counts.items():
-        print(f"{what:<20}{count:>6}")
+    for finding in ("text differs", "ids differ", "prompt not a prefix", "boundary_shift"):
+        print(f"{finding:<20}{counts.pop(finding, 0):>6}")
+    for finding, count in counts.items():
+        print(f"{finding:<20}{count:>6}")
 
 
 def compare(config: DataConfig, model: str, *, with_system: bool) -> Counter[str]:
-    """Count where the two differ, over all pairs of the sources."""
+    """Count the differences over all pairs of the sources."""
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(model)
@@ -66,7 +66,7 @@ def compare(config: DataConfig, model: str, *, with_system: bool) -> Counter[str
 
 
 def compare_pair(preference: Preference, encoder: PairEncoder, theirs: Any) -> Counter[str]:
-    """What differs for one pair, each counted once."""
+    """Return the differences of one pair, each counted once."""
     prompt = [message.model_dump() for message in preference.prompt]
     wholes = [[*prompt, {"role": "assistant", "content": text}] for text in preference.answers]
     their_texts = (
@@ -77,7 +77,7 @@ def compare_pair(preference: Preference, encoder: PairEncoder, theirs: Any) -> C
     if not isinstance(pair, EncodedPair):
         return Counter([f"dropped: {pair.reason}"])
     their_prompt = theirs.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
-    # Up to the end-of-turn token: what a template writes behind it is not trained on.
+    # Compare up to the end-of-turn token. Text that a template writes after it is not trained on.
     same_ids = their_prompt == pair.prompt_ids and all(
         theirs.apply_chat_template(whole, return_dict=False)[: len(pair.prompt_ids) + len(completion)]
         == pair.prompt_ids + completion
@@ -91,7 +91,7 @@ def compare_pair(preference: Preference, encoder: PairEncoder, theirs: Any) -> C
         "pairs": True,
         "text differs": their_texts != encoder.render(preference),
         "ids differ": not same_ids,
-        "prompt is no prefix": not is_prefix,
+        "prompt not a prefix": not is_prefix,
         "boundary_shift": pair.boundary_shift,
     }
     return Counter(name for name, found in findings.items() if found)

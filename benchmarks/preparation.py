@@ -1,11 +1,12 @@
-"""Rows a second from raw rows to token ids: ours, TRL's preparation, and the Rust tokenizer alone on the same text.
+"""Measures rows per second from raw rows to token ids: this project, TRL, and the Rust tokenizer alone.
 
     python benchmarks/preparation.py --datasets hh_rlhf=rows.jsonl --repeat 40
     python benchmarks/preparation.py --datasets hh_rlhf=rows.jsonl --repeat 4000 --memory
 
-TRL is given messages, so that reading the data set's own schema costs it nothing; ours reads, converts, checks,
-encodes, filters, counts and writes. The tokenizer alone is given each prompt and answer once, in one batch on all
-cores. With --memory ours runs alone, and the memory of all its processes is watched.
+All three process the same text. This project reads, converts, checks, encodes, filters, counts and writes the rows. TRL
+starts from messages, so it does not spend time on the schema of the data set. The tokenizer alone encodes each prompt
+and answer once, in one batch on all cores. With --memory, only this project runs, and the memory of all its processes
+is measured.
 """
 
 import argparse
@@ -26,7 +27,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from dpo.data.config import DataConfig  # noqa: E402 - the checkout is found first
+from dpo.data.config import DataConfig  # noqa: E402 - imported after sys.path names the checkout
 from dpo.data.pipeline import PreparedData, prepare  # noqa: E402
 from dpo.data.reading.opening import open_source  # noqa: E402
 from dpo.data.reading.source import parse_source  # noqa: E402
@@ -38,8 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=EMBEDDED)
     parser.add_argument("--datasets", nargs=1, default=[f"nectar={ROOT}/samples/nectar.jsonl"])
-    parser.add_argument("--repeat", type=int, default=40, help="Times that the rows are read, one behind the other.")
-    parser.add_argument("--memory", action="store_true", help="Watch memory, and leave the comparison out.")
+    parser.add_argument("--repeat", type=int, default=40, help="Number of copies of the rows to read.")
+    parser.add_argument("--memory", action="store_true", help="Measure memory, and leave out the comparison.")
     options = parser.parse_args()
     model = find_model(options.model)
     tokenizer = load_tokenizer(model)
@@ -50,7 +51,7 @@ def main() -> None:
         num_rows = len(raw) * options.repeat
         rows = Path(folder) / "rows.jsonl"
         with rows.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(told_apart(row, str(i))) + "\n" for i in range(options.repeat) for row in raw)
+            file.writelines(json.dumps(with_mark(row, str(i))) + "\n" for i in range(options.repeat) for row in raw)
         config = DataConfig(datasets=(f"{source.adapter.name}={rows}",), max_length=2**20)
         with Memory() as memory:
             seconds, prepared = timed(lambda: prepare(config, tokenizer, progress=options.memory))
@@ -67,12 +68,12 @@ def main() -> None:
         report(f"TRL, num_proc={processes}", len(dataset), seconds)
 
 
-def told_apart(value: Any, mark: str) -> Any:
-    """A row with a word more in each of its texts, near the beginning: no repetition equals another."""
+def with_mark(value: Any, mark: str) -> Any:
+    """Insert a word near the beginning of each text of a row, so that all copies of the row differ."""
     if isinstance(value, dict):
-        return {key: told_apart(item, mark) for key, item in value.items()}
+        return {key: with_mark(item, mark) for key, item in value.items()}
     if isinstance(value, list):
-        return [told_apart(item, mark) for item in value]
+        return [with_mark(item, mark) for item in value]
     if isinstance(value, str) and " " in value[10:]:
         place = value.index(" ", 10)
         return f"{value[:place]} {mark}{value[place:]}"
@@ -80,7 +81,7 @@ def told_apart(value: Any, mark: str) -> Any:
 
 
 class Memory:
-    """Watches the memory of this process and those it starts: their own, and with the files they have mapped."""
+    """Measures the memory of this process and its children, without and with mapped files."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
@@ -88,7 +89,7 @@ class Memory:
         self.thread = threading.Thread(target=self.watch, daemon=True)
 
     def now(self) -> tuple[int, int]:
-        """Bytes of their own, and in all."""
+        """Return the bytes without mapped files, and the bytes in all."""
         own = resident = 0
         for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
@@ -111,11 +112,11 @@ class Memory:
 
     def __str__(self) -> str:
         own, resident = ((peak - start) / 2**30 for peak, start in zip(self.peak, self.start, strict=True))
-        return f"memory above the start: {own:.2f} GiB of its own, {resident:.2f} GiB with mapped files"
+        return f"memory above the start: {own:.2f} GiB without mapped files, {resident:.2f} GiB with mapped files"
 
 
 def texts_of(prepared: PreparedData) -> list[str]:
-    """Every prompt and answer once."""
+    """Return every prompt and answer once."""
     return [
         text
         for pair in prepared.train.select_columns(["prompt", "chosen", "rejected"])
@@ -124,7 +125,7 @@ def texts_of(prepared: PreparedData) -> list[str]:
 
 
 def as_messages(prepared: PreparedData, file: Path) -> Any:
-    """The kept pairs in the form that TRL documents for conversations."""
+    """Load the kept pairs in the format that TRL documents for conversations."""
     import datasets
 
     def turn(pair: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def as_messages(prepared: PreparedData, file: Path) -> Any:
 
     pairs = prepared.train.select_columns(["prompt", "chosen", "rejected"]).to_list()
     file.write_text("".join(json.dumps(turn(pair)) + "\n" for pair in pairs), encoding="utf-8")
-    datasets.disable_caching()  # or the second of TRL's passes would find the first one's result
+    datasets.disable_caching()  # otherwise the second of TRL's passes would reuse the result of the first one
     return datasets.load_dataset("json", data_files=str(file), split="train")
 
 
