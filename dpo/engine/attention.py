@@ -56,7 +56,7 @@ class PackedAttention(Protocol):
     Args:
         module: The attention layer of the model. Only flex attention reads it.
         query: (1, heads, tokens, head size), float32 or half precision.
-        key: (1, key heads, tokens, head size). Key heads divide heads.
+        key: (1, key heads, tokens, head size). The number of key heads divides the number of heads.
         value: Same shape as key.
         layout: The pairs of the pack.
         scoring: Scale, sliding window, soft-cap and sinks of the layer.

@@ -184,7 +184,7 @@ class PackedForward:
 
 @torch.no_grad()
 def plain_token_logps(model: nn.Module, pair: Mapping[str, Any], device: torch.device) -> list[torch.Tensor]:
-    """Return the log-probability of each completion token. Each answer is a row of its own, with all logits at once.
+    """Return the log-probability of each completion token. Each answer is a separate row, with all logits at once.
 
     Args:
         model: A causal language model with its ordinary attention.

@@ -129,7 +129,7 @@ def weights_fingerprint(
     files = next((found for pattern in WEIGHTS if (found := sorted(folder.glob(pattern)))), [])
     if not files:
         raise ModelError(
-            f"--model_name_or_path {model}: the reference cache needs a hash of the weights, and there is no file "
+            f"--model_name_or_path {model}: the reference cache needs a hash of the weights, but found no file "
             f"{' or '.join(WEIGHTS)}.\n"
             "  Pass --no-reference_cache to run the reference model during training instead."
         )

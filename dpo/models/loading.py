@@ -89,7 +89,7 @@ def check_adapter_weights(adapter: str) -> None:
     folder = Path(adapter)
     if folder.is_dir() and not any((folder / name).exists() for name in ADAPTER_WEIGHTS):
         raise ModelError(
-            f"adapter {adapter}: found neither {' nor '.join(ADAPTER_WEIGHTS)} beside {ADAPTER_CONFIG}.\n"
+            f"adapter {adapter}: found neither {' nor '.join(ADAPTER_WEIGHTS)} next to {ADAPTER_CONFIG}.\n"
             "  Pass a folder that contains a complete adapter."
         )
 

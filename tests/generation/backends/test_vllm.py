@@ -42,16 +42,16 @@ class StandInLLM:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
     """Replace vllm by the stand-in, and collect the sampling parameters that it gets."""
-    asked: list[SimpleNamespace] = []
+    parameters: list[SimpleNamespace] = []
 
     def sampling_params(**options: Any) -> SimpleNamespace:
-        asked.append(SimpleNamespace(**options))
-        return asked[-1]
+        parameters.append(SimpleNamespace(**options))
+        return parameters[-1]
 
     module = ModuleType("vllm")
     module.LLM, module.SamplingParams = StandInLLM, sampling_params  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
-    return asked
+    return parameters
 
 
 def config(**flags: Any) -> GenerationConfig:
@@ -76,9 +76,9 @@ def test_each_prompt_has_its_seed_and_the_same_flags(stand_in: list[SimpleNamesp
 
 def test_vllm_leaves_memory_for_a_reward_model(stand_in: list[SimpleNamespace]) -> None:
     alone = open_backend(LOCATED, config(), end_ids=[2])
-    beside = open_backend(LOCATED, config(num_candidates=2, pick="scorer", reward_model="r"), end_ids=[2])
+    with_reward_model = open_backend(LOCATED, config(num_candidates=2, pick="scorer", reward_model="r"), end_ids=[2])
     assert "gpu_memory_utilization" not in alone.engine.options
-    assert beside.engine.options["gpu_memory_utilization"] == 0.6
+    assert with_reward_model.engine.options["gpu_memory_utilization"] == 0.6
 
 
 def test_auto_is_the_dtype_that_help_documents_and_not_vllms_own(stand_in: list[SimpleNamespace], monkeypatch) -> None:
