@@ -20,7 +20,7 @@ from dpo.models.attention import attention_of
 Result = TypeVar("Result")
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 2e-2}
-"""Largest relative difference between two ways to the same log-probability, by the dtype that computes."""
+"""Largest difference between two ways to compute the same log-probability, relative plus nats, by the model's dtype."""
 
 
 class PackedForward:

@@ -112,7 +112,18 @@ class TrainBatches(Sampler[list[MicroBatch]]):
 def eval_batches(
     tokens: Sequence[int], *, pairs_at_once: int, rank: int, world_size: int, max_tokens: int | None
 ) -> list[list[MicroBatch]]:
-    """This rank's micro-batches of one pass over all pairs. Args are those of plan_all."""
+    """Plan this rank's micro-batches of one pass over all pairs.
+
+    Args:
+        tokens: Packed length of each pair, in tokens.
+        pairs_at_once: Pairs per micro-batch, on average.
+        rank: This rank.
+        world_size: Number of ranks.
+        max_tokens: Most tokens per micro-batch. None: no bound.
+
+    Returns:
+        The micro-batches, each in a list of one.
+    """
     plan = plan_all(tokens, pairs_at_once=pairs_at_once, world_size=world_size, max_tokens=max_tokens)
     return [[row[rank]] for row in plan]
 

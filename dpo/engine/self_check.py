@@ -1,4 +1,4 @@
-"""A check before the first step: the packed forward gives what the model's own forward gives."""
+"""Checks before the first step that the packed forward and the model's own forward give the same numbers."""
 
 __all__ = ["check_forward"]
 
@@ -16,17 +16,17 @@ from dpo.errors import ModelError
 def check_forward(
     forward: PackedForward, model: nn.Module, pair: Mapping[str, Any], *, device: torch.device, dtype: torch.dtype
 ) -> None:
-    """Compare the log-probabilities of one pair, packed and by the model's own forward.
+    """Compare the log-probabilities of one pair: packed, and by the model's own forward.
 
     Args:
         forward: The model's packed forward.
         model: The model, wrapped or not.
-        pair: prompt_ids, chosen_ids, rejected_ids.
-        device: Where packs are computed.
-        dtype: What computes, which decides how far the two may differ.
+        pair: Token ids of the pair.
+        device: The device of packs.
+        dtype: The dtype that the model computes in. It selects the tolerance.
 
     Raises:
-        ModelError: they differ, or the model's own forward gives NaN or infinite values.
+        ModelError: if the two differ, or the model's own forward gives NaN or infinite values.
     """
     was_training = model.training
     model.eval()
@@ -36,13 +36,13 @@ def check_forward(
     if not plain.isfinite().all():
         overflow = " or overflow in float16: pass --bf16 true instead of --fp16" if dtype == torch.float16 else ""
         raise ModelError(
-            f"the model's own forward gives a pair the log-probabilities {plain.tolist()}.\n"
+            f"the model's own forward computes the log-probabilities {plain.tolist()} for a pair.\n"
             f"  The model contains NaN or infinite weights{overflow}. Start from another model or checkpoint."
         )
     tolerance = TOLERANCE[dtype]
     if not torch.allclose(packed, plain, rtol=tolerance, atol=tolerance):
         raise ModelError(
-            f"--engine packed gives a pair the log-probabilities {packed.tolist()}, and the model's own forward gives "
-            f"{plain.tolist()}.\n  The packed engine does not support something that this architecture does. Pass "
-            "--engine padded."
+            f"--engine packed computes the log-probabilities {packed.tolist()} for a pair, but the model's own forward "
+            f"computes {plain.tolist()}.\n  The packed engine does not support something that this architecture does. "
+            "Pass --engine padded."
         )

@@ -95,7 +95,7 @@ def generate(config: GenerationConfig, data: DataConfig, file: Path, *, overwrit
     if not report.pairs["written"]:
         raise DataError(
             f"no pair was made from {report.total().rows:,} rows:\n{report.table()}\n"
-            "  Fix the rows or the flags behind these reasons. README.md, 'Answers by a model', explains each reason."
+            "  Fix the rows or the flags behind these reasons. docs/reference/reasons.md explains each reason."
         )
     return Generated(report=report, num_tokens=maker.num_tokens, seconds=maker.seconds)
 

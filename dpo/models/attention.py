@@ -15,7 +15,7 @@ AUTO = "auto"
 
 
 def attention_of(model: PreTrainedModel) -> str | None:
-    """The name of the attention that a model computes with. transformers has a public setter, and no public getter."""
+    """Return the name of a model's attention implementation. transformers has a public setter but no public getter."""
     name: str | None = model.config._attn_implementation
     return name
 

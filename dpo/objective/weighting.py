@@ -57,7 +57,18 @@ class MarginWeights:
 
 
 def weigh_by_margin(train: Any, held_out: Any | None) -> dict[str, torch.Tensor]:
-    """Weights of the training pairs and of the held-out ones, by split, float32 (pairs,) each."""
+    """Compute the weights of the training pairs and of the held-out pairs.
+
+    Args:
+        train: Training pairs, with the columns score_chosen and score_rejected.
+        held_out: Held-out pairs with the same columns, or None.
+
+    Returns:
+        The weights of each split, "train" and "eval", float32 (pairs,).
+
+    Raises:
+        ConfigError: if no training pair has scores, or no margin is above 0.
+    """
     by_margin = MarginWeights.of(train)
     splits = {"train": train} if held_out is None else {"train": train, "eval": held_out}
     return {split: by_margin.weigh(pairs) for split, pairs in splits.items()}

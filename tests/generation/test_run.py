@@ -151,7 +151,7 @@ def test_if_no_pair_is_made_the_data_report_shows_why(argv, silent_model: Path, 
     error = capsys.readouterr().err
     assert "no pair was made from 13 rows" in error
     assert "12 empty_generation, 1 empty_chosen" in error
-    assert "README.md, 'Answers by a model', explains each reason" in error
+    assert "docs/reference/reasons.md explains each reason" in error
 
 
 def test_answers_that_were_cut_off_are_dropped_with_a_hint(argv, capsys) -> None:

@@ -281,7 +281,7 @@ class TestReference:
             entries = np.load(file)
             entries["logps"] += 1.0
             np.save(file, entries)
-        with pytest.raises(ModelError, match="delete the folder"):
+        with pytest.raises(ModelError, match="Delete the folder"):
             bench.trainer(pairs, cached=True, max_steps=2)
 
     def test_the_reference_is_let_go_before_training(self, bench):
@@ -509,7 +509,9 @@ def test_weights_of_nan_are_not_taken_for_a_model_that_packed_does_not_know(benc
     model = bench.load()
     next(model.parameters()).data.fill_(torch.nan)
     with pytest.raises(
-        ModelError, match=r"own forward gives a pair .*nan.*\n  The model contains NaN or infinite weights. Start"
+        ModelError,
+        match=r"own forward computes the log-probabilities .*nan.* for a pair\.\n"
+        r"  The model contains NaN or infinite weights. Start",
     ):
         bench.trainer(numbered(8), model=model).train()
 
