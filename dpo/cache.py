@@ -1,4 +1,4 @@
-"""What is worth keeping between runs, in one folder of the user's."""
+"""The cache folder, whose contents are shared between runs."""
 
 __all__ = ["cache_root", "publish"]
 
@@ -10,19 +10,19 @@ from pathlib import Path
 
 
 def cache_root() -> Path:
-    """$DPO_CACHE, else dpo/ in the user's cache folder."""
+    """Return $DPO_CACHE if it is set, otherwise dpo/ in the user's cache folder."""
     if folder := os.environ.get("DPO_CACHE"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dpo"
 
 
 def publish(folder: Path, build: Callable[[Path], None], *, replace: bool = False) -> Path:
-    """A folder that is either whole or not there: built beside its place, then renamed into it.
+    """Build a folder so that it is either complete or absent: it is built under a temporary name and then renamed.
 
     Args:
-        folder: Where the result belongs. Returned at once if it exists.
-        build: Fills the empty folder it is given.
-        replace: Whether to build in any case, and to remove what was there once the new one is whole.
+        folder: Path of the result. If it exists, it is returned without a build.
+        build: Function that fills an empty folder.
+        replace: Whether to build even if the folder exists. The old folder is removed when the new one is complete.
     """
     if folder.exists() and not replace:
         return folder
@@ -30,14 +30,14 @@ def publish(folder: Path, build: Callable[[Path], None], *, replace: bool = Fals
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         build(work)
-        work.chmod(0o755)  # mkdtemp's 0o700 would hide a shared cache from its other users
+        work.chmod(0o755)  # mkdtemp creates 0o700, which other users of a shared cache cannot read
         if replace and folder.exists():
             shutil.rmtree(folder)
         work.rename(folder)
     except OSError:
         if replace or not folder.exists():
             raise
-        # Another process built the same content meanwhile.
+        # Another process has built the same content in the meantime.
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder

@@ -1,4 +1,4 @@
-"""Command lines: pydantic fields as flags, a YAML file as the same flags written down."""
+"""Command-line flags from pydantic fields, and the same flags read from a YAML file."""
 
 __all__ = [
     "TRUE",
@@ -32,20 +32,20 @@ TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
 
 class FlagParser(argparse.ArgumentParser):
-    """An argument parser whose complaints are ConfigErrors: one line, without a page of usage."""
+    """An argument parser that raises a short ConfigError instead of printing its usage."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}\n  {self.prog} --help lists every flag.")
 
 
 def flag_names(parser: argparse.ArgumentParser) -> list[str]:
-    """Every long flag of a parser, without its dashes; of --max_length and --max-length, the one with underscores."""
+    """Return the long flags of a parser, without dashes in front; of --max_length and --max-length only max_length."""
     options = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
     return [option[2:] for option in options if "-" not in option[2:]]
 
 
 def switch_names(parser: argparse.ArgumentParser) -> list[str]:
-    """Those of flag_names that take no value: there, they are on."""
+    """Return the names in flag_names whose flags take no value and are true if present."""
     takes_none = {option for action in parser._actions if action.nargs == 0 for option in action.option_strings}
     return [name for name in flag_names(parser) if f"--{name}" in takes_none]
 
@@ -53,15 +53,15 @@ def switch_names(parser: argparse.ArgumentParser) -> list[str]:
 def check_flags(
     parser: argparse.ArgumentParser, unknown: Collection[str], *, shown: Collection[str] | None = None
 ) -> None:
-    """Refuse what parse_known_args left over.
+    """Check that parse_known_args left no words over.
 
     Args:
-        parser: Knows the flags there are.
-        unknown: What it did not understand.
-        shown: The names to list, where all would be too many to read. Default: all.
+        parser: The parser that parsed the command line.
+        unknown: The words that the parser did not recognize.
+        shown: The names to list in an error, if all of them are too many to read. Default: all.
 
     Raises:
-        ConfigError: naming what it resembles and the flags there are.
+        ConfigError: if there is such a word. The message names similar flags and lists the known ones.
     """
     for word in unknown:
         if word.startswith("--"):
@@ -69,13 +69,13 @@ def check_flags(
             listed = None if shown is None else [f"--{name}" for name in shown]
             message = unknown_name("flag", word, known, shown=listed)
             raise ConfigError(f"{message}\n  {parser.prog} --help explains them.")
-        raise ConfigError(f"unexpected '{word}': values follow a flag, as in --datasets nectar")
+        raise ConfigError(f"unexpected word '{word}': every value must follow a flag, as in --datasets nectar")
 
 
 def add_fields(
     parser: argparse.ArgumentParser, model: type[BaseModel], title: str, *, leave_out: Collection[str] = ()
 ) -> None:
-    """Give a parser one flag for each field of a pydantic model, with its description and default as help."""
+    """Add one flag to a parser for each field of a pydantic model, with its description and default as help."""
     group = parser.add_argument_group(title, model.__doc__)
     for name, field in model.model_fields.items():
         if name in leave_out:
@@ -87,10 +87,10 @@ def add_fields(
 
 
 def read_fields(model: type[Fields], values: Mapping[str, Any]) -> Fields:
-    """A pydantic model from the values of its flags.
+    """Build a pydantic model from the values of its flags.
 
     Raises:
-        ConfigError: a value is of the wrong type or out of its range; named by its flag.
+        ConfigError: if a value has the wrong type or is out of range.
     """
     try:
         return model.model_validate(dict(values))
@@ -101,7 +101,7 @@ def read_fields(model: type[Fields], values: Mapping[str, Any]) -> Fields:
 
 
 def argument_form(annotation: Any) -> dict[str, Any]:
-    """What argparse needs to know of a type: bool, a Literal, a tuple, or a plain type, or one of these or None."""
+    """Return argparse's options for a type: bool, a Literal, a tuple or a plain type, each possibly or None."""
     if get_origin(annotation) in (Union, types.UnionType):
         annotation = next(option for option in get_args(annotation) if option is not type(None))
     if annotation is bool:
@@ -120,22 +120,22 @@ def parse_bool(text: str) -> bool:
 
 
 class UniqueKeys(yaml.SafeLoader):
-    """YAML as PyYAML reads it, but for a key that stands twice, of which the second would count without a word."""
+    """PyYAML's safe loader, with an error for a repeated key. PyYAML silently takes the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[str, int] = {}
         for key, _ in node.value:
             line = key.start_mark.line + 1
             if isinstance(key, yaml.ScalarNode) and seen.setdefault(key.value, line) != line:
-                raise yaml.YAMLError(f"'{key.value}' stands twice, in lines {seen[key.value]} and {line}")
+                raise yaml.YAMLError(f"the key '{key.value}' is repeated, in lines {seen[key.value]} and {line}")
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(file: Path) -> dict[Any, Any]:
-    """The mapping that a YAML file holds.
+    """Read the mapping in a YAML file.
 
     Raises:
-        ConfigError: the file is missing, no YAML or no mapping.
+        ConfigError: if the file is missing, is not valid YAML, or is not a mapping.
     """
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), UniqueKeys)
@@ -156,17 +156,17 @@ def flags_to_argv(
     shown: Collection[str] | None = None,
     switches: Collection[str] = (),
 ) -> list[str]:
-    """Flags as YAML has them, as words of a command line.
+    """Turn flags from a YAML file into the words of a command line.
 
     Args:
-        flags: Values by name; a list becomes several values; null and [] leave the flag out.
-        known: The flags there are.
-        where: What an error begins with: where the flags were written.
-        shown: Those an error lists. Default: all.
-        switches: Those of the flags that take no value, whose true or false decides whether they are there.
+        flags: Values by name. A list becomes several values; null and [] leave the flag out.
+        known: Names of all flags.
+        where: The place where the flags were written, with which an error message begins.
+        shown: The names to list in an error. Default: all.
+        switches: Names of the flags that take no value. They are added if their value is true.
 
     Raises:
-        ConfigError: a flag is not known, or a switch is neither true nor false.
+        ConfigError: if a flag is unknown, or the value of a switch is neither true nor false.
     """
     for name in flags:
         if name not in known or name == "config":
@@ -178,7 +178,7 @@ def flags_to_argv(
 
 
 def switch_to_argv(name: str, value: Any, *, where: str) -> list[str]:
-    """The bare flag for true, nothing for false and null: "no" in quotes is false as well."""
+    """Return the bare flag for true, nothing for false and null. The quoted text "no" is false as well."""
     try:
         return [f"--{name}"] if value is not None and parse_bool(yaml_text(value)) else []
     except argparse.ArgumentTypeError as error:
@@ -186,11 +186,11 @@ def switch_to_argv(name: str, value: Any, *, where: str) -> list[str]:
 
 
 def flag_to_argv(name: str, value: Any) -> list[str]:
-    """One flag's words: several values for a list, none for null and []."""
+    """Return the words of one flag: several values for a list, nothing for null and []."""
     if isinstance(value, list):
         return [f"--{name}", *map(yaml_text, value)] if value else []
     if value is False and name.endswith("_strategy"):
-        return [f"--{name}=no"]  # what YAML makes of an unquoted no
+        return [f"--{name}=no"]  # YAML reads an unquoted no as false
     return [] if value is None else [f"--{name}={yaml_text(value)}"]
 
 

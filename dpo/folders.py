@@ -1,4 +1,4 @@
-"""Files and folders that a user names."""
+"""Checks and look-ups for the files and folders that a user names."""
 
 __all__ = [
     "MERGE_REPORT",
@@ -21,7 +21,7 @@ from pathlib import Path
 from dpo.errors import ConfigError
 
 RESULTS = "train_results.json"
-"""Written last: an output_dir that has it holds a finished run."""
+"""Written last, so an output_dir that contains this file is a finished run."""
 REPORTS = (
     "data_report.json",
     "eval_results.json",
@@ -31,44 +31,45 @@ REPORTS = (
     "train_results.json",
     "trainer_state.json",
 )
-"""Every report that a run may leave."""
+"""Names of all reports that a run can write."""
 MERGE_REPORT = "merge_report.json"
-"""What a merged model has beside it."""
+"""Report in the folder of a merged model."""
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-"""What a saved model's weights are called."""
+"""File names of a saved model's weights."""
 
 
 def check_folder(flag: str, folder: Path) -> None:
-    """Refuse a folder that is none, or cannot be made. One that is there already may be read-only.
+    """Check that a path is a folder or that the folder can be created. An existing folder may be read-only.
 
     Raises:
-        ConfigError: naming the flag and what is in the way.
+        ConfigError: if a file is in the way, or the folder cannot be created.
     """
     try:
-        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    except OSError as error:  # a name that is too long, a parent that may not be looked into
-        raise ConfigError(f"--{flag} {folder}: cannot be made: {error.strerror}") from error
-    if not there.is_dir():
-        raise ConfigError(f"--{flag} {folder}: {there} is a file, expected a folder or nothing")
-    if there != folder and not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(f"--{flag} {folder}: {there} cannot be written to.\n  Choose another folder.")
+        existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    except OSError as error:  # for example, the name is too long or a parent folder is not readable
+        raise ConfigError(f"--{flag} {folder}: the folder cannot be created: {error.strerror}") from error
+    if not existing.is_dir():
+        raise ConfigError(f"--{flag} {folder}: {existing} is a file, expected a folder or a new path.")
+    if existing != folder and not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"--{flag} {folder}: no permission to write to {existing}.\n  Choose another folder.")
 
 
 def files_fingerprint(files: Iterable[Path]) -> str:
-    """Changes when files may have: a hash of their names, sizes and times."""
+    """Return a hash of the names, sizes and modification times of files. It changes if a file may have changed."""
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(repr(stats).encode()).hexdigest()
 
 
 def find_output(text: str, outputs: Iterable[str], *, in_folder: bool = False) -> str | None:
-    """The first of several outputs that a model's name or a source's location names or lies in; None where none is.
+    """Return the first output that a model name or a source's location refers to, or None.
 
-    "./rows/a.jsonl:train@0.5" lies in "rows".
+    A text refers to an output if it is that path or a path inside it: "./rows/a.jsonl:train@0.5" refers to "rows".
 
     Args:
-        text: As the user wrote it.
-        outputs: Files and folders, there or not.
-        in_folder: Whether a folder that an output lies in counts too, as where all of its files are read.
+        text: A model name or a source's location, as the user wrote it.
+        outputs: Paths of files and folders, which may not exist yet.
+        in_folder: Whether the path of a folder that contains an output counts too. Use it for texts that stand for all
+            files of a folder.
     """
     ends = [match.start() for match in re.finditer("[:@]|$", text)]  # a :split and a @fraction may follow the path
     places = [place_of(text[:end]) for end in ends if end]
@@ -80,7 +81,7 @@ def find_output(text: str, outputs: Iterable[str], *, in_folder: bool = False) -
 
 
 def similar_path(path: str | Path) -> str:
-    """What to add to an error about a path that leads nowhere: what in its folder is called like it, if anything is."""
+    """Return " Did you mean PATH?" with the most similar name in the folder of a missing path, or ""."""
     path = Path(path)
     try:
         names = [] if path.exists() else [file.name for file in path.parent.iterdir()]

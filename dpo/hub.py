@@ -1,4 +1,4 @@
-"""Files of models, in a folder or on the Hugging Face Hub."""
+"""Access to the files of a model, in a local folder or on the Hugging Face Hub."""
 
 __all__ = ["check_model_name", "find_file", "is_hub_id", "reach_hub", "read_json", "weights_state"]
 
@@ -12,20 +12,21 @@ from dpo.folders import files_fingerprint, similar_path
 
 WEIGHTS = ("*.safetensors", "*.bin")
 PATIENCE_S = 5
-"""How long the Hub may take to answer at all."""
+"""Seconds to wait for an answer from the Hub."""
 
 
 def find_file(model: str, name: str, revision: str | None = None, *, optional: bool = False) -> Path | None:
-    """A file of a model folder, or of the Hub's repository of that id; None where the model has no such file.
+    """Return the path of one file of a model, downloading it from the Hub if needed, or None if the model lacks it.
 
     Args:
         model: Folder or Hub id.
-        name: The file's name.
+        name: Name of the file.
         revision: Branch, tag or commit on the Hub.
-        optional: Whether a file that is not in the Hub's cache counts as not there when the Hub cannot be asked.
+        optional: Whether to return None instead of an error if the Hub is unreachable and the file is not in the Hub's
+            local cache.
 
     Raises:
-        TokenizerError: the folder is missing, or the Hub cannot be reached.
+        TokenizerError: if the folder does not exist, or the Hub cannot be reached.
     """
     folder = Path(model)
     if folder.is_dir():
@@ -40,62 +41,65 @@ def find_file(model: str, name: str, revision: str | None = None, *, optional: b
         if isinstance(error, huggingface_hub.errors.LocalEntryNotFoundError) and not optional:
             raise unreachable(model, revision, error) from error
         return None
-    except Exception as error:  # whatever the Hub or the network say, the user's way out is the same
+    except Exception as error:  # the advice to the user is the same for any failure of the Hub or the network
         raise unreachable(model, revision, error) from error
 
 
 def check_model_name(model: str) -> None:
-    """Refuse a path at which there is no folder. The Hub is not asked.
+    """Check that a name is an existing folder or has the form of a Hub id. The Hub is not contacted.
 
     Raises:
-        TokenizerError: naming the path.
+        TokenizerError: if it is neither.
     """
     if Path(model).is_file():
-        raise TokenizerError(f"model {model} is a file.\n  Expected the folder of a model, or its Hub id.")
+        raise TokenizerError(f"model {model} is a file.\n  Expected a model folder or a Hub id, such as org/name.")
     if not Path(model).is_dir() and not is_hub_id(model):
         raise TokenizerError(
             f"model {model}: there is no such folder.{similar_path(model)}\n"
-            "  Expected the folder of a model, or its Hub id, such as org/name."
+            "  Expected a model folder or a Hub id, such as org/name."
         )
 
 
 def is_hub_id(model: str) -> bool:
-    """Whether a name can be one of the Hub's: it is no path, and nothing of that name is here."""
+    """Return whether a name can be a Hub id: it does not look like a path, and no local file has this name."""
     return model.count("/") <= 1 and not model.startswith((".", "/", "~")) and not Path(model).exists()
 
 
 def unreachable(model: str, revision: str | None, error: Exception) -> TokenizerError:
     at = f" at revision {revision}" if revision else ""
     return TokenizerError(
-        f"model {model}: there is no such folder, and the Hub gave no such model{at}.{similar_path(model)}\n"
+        f"model {model}: there is no such folder, and the Hub did not provide the model{at}.{similar_path(model)}\n"
         f"  {type(error).__name__}: {error}\n"
         "  Check the spelling and the network, or pass the path of a model folder."
     )
 
 
 def weights_state(model: str, name: str, revision: str | None = None) -> str:
-    """Changes when a model's weights may have: names, sizes and times of a folder's files, or the Hub's commit.
+    """Return a string that changes if the weights of a model may have changed.
+
+    For a folder it is a hash of the names, sizes and modification times of the weight files; for a Hub id it is the
+    commit.
 
     Args:
         model: Folder or Hub id.
-        name: A file that it has, such as config.json.
+        name: A file that the model has, such as config.json.
         revision: Branch, tag or commit on the Hub.
 
     Raises:
-        TokenizerError: it is not there.
+        TokenizerError: if the model is not found.
     """
     folder = Path(model)
     if folder.is_dir():
         return files_fingerprint(sorted(file for kind in WEIGHTS for file in folder.glob(kind)))
     file = find_file(model, name, revision)
-    return "" if file is None else file.parent.name  # the cache has a folder for each commit
+    return "" if file is None else file.parent.name  # the Hub's local cache has one folder for each commit
 
 
 def read_json(file: Path | None) -> dict[str, Any]:
-    """The object in a file, empty where there is no file.
+    """Read the JSON object in a file. No file gives an empty object.
 
     Raises:
-        TokenizerError: it is no JSON object.
+        TokenizerError: if the file is not a JSON object.
     """
     if file is None:
         return {}
@@ -110,7 +114,7 @@ def read_json(file: Path | None) -> dict[str, Any]:
 
 @cache
 def reach_hub() -> bool:
-    """Whether the Hub can be asked. Where it cannot, its libraries are told to look into their caches alone."""
+    """Return whether the Hub is reachable. If it is not, its libraries are switched to their local caches."""
     import datasets
     import huggingface_hub
     from huggingface_hub import constants
@@ -119,7 +123,7 @@ def reach_hub() -> bool:
         try:
             if huggingface_hub.get_session().head(constants.ENDPOINT, timeout=PATIENCE_S).status_code < 400:
                 return True
-        except Exception:  # whatever the network says, there is no Hub
+        except Exception:  # any failure means that the Hub is unreachable
             pass
-    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True  # or each of their calls waits for it again
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True  # otherwise each later call waits again
     return False

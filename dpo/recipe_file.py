@@ -1,12 +1,13 @@
-"""Recipes: one YAML file whose stages lead from a model to the model and the figures that are wanted.
+"""Reading of recipes: YAML files whose stages train, merge, generate and evaluate, one after another.
 
     model_name_or_path: mistralai/Mistral-7B-v0.1      # flags of every stage that trains
     stages:
       - sft: {datasets: [ultrachat], output_dir: output/sft}
       - dpo: {datasets: [ultrafeedback], model_name_or_path: output/sft, output_dir: output/dpo}
 
-sft and dpo are done by main.py; merge, generate and evaluate by the command of `python -m dpo` of that name. A stage's
-flags go before the common ones, which commands have no part in. A file without `stages` is the flags of one run.
+main.py runs sft and dpo. The commands of `python -m dpo` run merge, generate and evaluate. The flags of a training
+stage override the common flags, and the commands do not read the common flags. A file without `stages` contains the
+flags of one training run.
 """
 
 __all__ = [
@@ -38,7 +39,7 @@ COMMANDS = ("merge", "generate", "evaluate")
 STAGES = "stages"
 MODELS = ("model_name_or_path", "model", "adapter", "reward_model", "models", "reference")
 SOURCES = ("datasets", "eval_datasets", "pairs")
-"""Flags by which a stage reads what another may have left."""
+"""With MODELS, the flags by which a stage can read the output of another stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,31 +47,31 @@ class Stage:
     """One step of a recipe."""
 
     name: str
-    """What --stage, --from and --only call it: the kind, or the `name` among its flags."""
+    """Name for --stage, --from and --only: the `name` among the stage's flags, or its kind."""
     kind: str
-    """What is done, of TRAINING or COMMANDS."""
+    """One of TRAINING or COMMANDS."""
     flags: Mapping[str, Any]
-    """As YAML has them, the common ones included where it trains."""
+    """Values from the YAML file. A training stage includes the common flags."""
 
     @property
     def trains(self) -> bool:
-        """Whether main.py does it."""
+        """Whether the stage trains, so that main.py runs it."""
         return self.kind in TRAINING
 
     @property
     def output(self) -> str | None:
-        """The folder or file that it leaves."""
+        """Path of the folder or file that the stage writes."""
         output = self.flags.get(output_flag(self.kind))
         return None if output is None else str(output)
 
     @property
     def overwrites(self) -> bool:
-        """Whether its own flags ask for what it has left to be replaced."""
+        """Whether the stage's own flags allow it to replace an existing output."""
         value = self.flags.get("overwrite_output_dir" if self.trains else "overwrite")
         return str(value).lower() in TRUE
 
     def reads(self, other: "Stage") -> bool:
-        """Whether its models or its rows are what another stage leaves, or lie in it."""
+        """Return whether a model or a source of this stage is the output of another stage, or is inside it."""
         if other.output is None:
             return False
         models = [text for flag in MODELS for text in texts(self.flags.get(flag))]
@@ -82,34 +83,34 @@ class Stage:
 
 
 def texts(value: Any) -> list[str]:
-    """The texts of a flag that takes one or several."""
+    """Return the values of a flag as texts, whether it has one or several."""
     return [str(item) for item in (value if isinstance(value, list) else [value]) if item is not None]
 
 
 def output_flag(kind: str) -> str:
-    """What a kind of stage calls the place of its output."""
+    """Return the name of the flag with the output path, for a kind of stage."""
     return "output_dir" if kind in TRAINING else "output"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The stages of a file, in order, their names all different."""
+    """The stages of a file, in order. Their names are unique."""
 
     file: Path
     stages: tuple[Stage, ...]
     is_one_run: bool = False
-    """Whether the file is the flags of one run, and lists no stages."""
+    """Whether the file contains the flags of one training run and no list of stages."""
 
     @property
     def training(self) -> list[Stage]:
-        """The stages that main.py does."""
+        """The stages that main.py runs."""
         return [stage for stage in self.stages if stage.trains]
 
     def stage(self, name: str) -> Stage:
-        """The stage of that name.
+        """Return the stage with a name.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: if no stage has this name.
         """
         stages = {stage.name: stage for stage in self.stages}
         if name not in stages:
@@ -117,12 +118,12 @@ class Recipe:
         return stages[name]
 
     def where(self, stage: Stage) -> str:
-        """What an error about a stage begins with."""
+        """Return the start of an error message about a stage: the file and the stage's name."""
         return str(self.file) if self.is_one_run else f"{self.file}, stage '{stage.name}'"
 
     @contextmanager
     def naming(self, stage: Stage) -> Iterator[None]:
-        """Have what goes wrong within say of which stage it is, unless it does."""
+        """Prefix errors raised inside the context with the file and the stage, unless they have this prefix."""
         try:
             yield
         except DPOError as error:
@@ -132,16 +133,16 @@ class Recipe:
             raise type(error)(f"{where}: {error}") from error
 
     def outputs_before(self, stage: Stage) -> list[str]:
-        """What the stages before one leave."""
+        """Return the output paths of the stages before one."""
         earlier = self.stages[: self.stages.index(stage)]
         return [other.output for other in earlier if other.output is not None]
 
 
 def read_recipe(file: Path) -> Recipe:
-    """The stages of a YAML file, of which one without `stages` has a single one.
+    """Read the stages of a YAML file. A file without `stages` has a single stage.
 
     Raises:
-        ConfigError: the file is no recipe, with what was expected.
+        ConfigError: if the file is not a valid recipe.
     """
     return recipe_of(file, read_yaml(file))
 
@@ -152,24 +153,25 @@ def recipe_of(file: Path, content: Mapping[Any, Any]) -> Recipe:
         if kind not in TRAINING:
             raise ConfigError(
                 f"{file}: {unknown_name('stage', kind, TRAINING)}\n"
-                "  A file without 'stages' is one run of main.py; what commands do stands in a list of stages."
+                "  A file without 'stages' is one training run of main.py. List other stages under 'stages'."
             )
-        refuse_no_path(str(file), kind, content)
+        check_output_path(str(file), kind, content)
         return Recipe(file=file, stages=(Stage(name=kind, kind=kind, flags=content),), is_one_run=True)
     common = {name: value for name, value in content.items() if name != STAGES}
-    refuse_stage_flag(str(file), common)
+    check_no_stage_flag(str(file), common)
     entries = content[STAGES]
     if not isinstance(entries, list) or not entries:
+        found = "an empty list" if entries == [] else type(entries).__name__
         raise ConfigError(
-            f"{file}: stages: expected a list of stages, found {type(entries).__name__}.\n"
-            "  Write one a line: - dpo: {output_dir: ...}"
+            f"{file}: stages: expected a list of stages, found {found}.\n"
+            "  Write one stage on each line: - dpo: {output_dir: ...}"
         )
     stages = tuple(stage_of(str(file), entry, common) for entry in entries)
     names = [stage.name for stage in stages]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(
-            f"{file}: two stages are called '{repeated}'.\n"
-            "  Tell them apart with a name among their flags, such as name: merge_sft"
+            f"{file}: two stages have the name '{repeated}'.\n"
+            "  Add a unique name to the flags of one of them, such as name: merge_sft"
         )
     return Recipe(file=file, stages=stages)
 
@@ -177,7 +179,7 @@ def recipe_of(file: Path, content: Mapping[Any, Any]) -> Recipe:
 def stage_of(where: str, entry: Any, common: Mapping[str, Any]) -> Stage:
     if not isinstance(entry, dict) or len(entry) != 1:
         raise ConfigError(
-            f"{where}: stages: expected entries of one key, such as - dpo: {{output_dir: ...}}, found {entry!r:.80}"
+            f"{where}: stages: expected entries with one key, such as - dpo: {{output_dir: ...}}, found {entry!r:.80}"
         )
     (kind, flags), *_ = entry.items()
     if kind not in (*TRAINING, *COMMANDS):
@@ -185,35 +187,38 @@ def stage_of(where: str, entry: Any, common: Mapping[str, Any]) -> Stage:
     if not isinstance(flags, dict):
         raise ConfigError(f"{where}, stage '{kind}': expected 'name: value' flags, found {type(flags).__name__}")
     name = str(flags.get("name") or kind)
-    refuse_stage_flag(f"{where}, stage '{name}'", flags)
+    check_no_stage_flag(f"{where}, stage '{name}'", flags)
     own = {flag: value for flag, value in flags.items() if flag != "name"}
     all_flags = {**common, **own} if kind in TRAINING else own
-    refuse_no_path(f"{where}, stage '{name}'", kind, all_flags)
+    check_output_path(f"{where}, stage '{name}'", kind, all_flags)
     return Stage(name=name, kind=kind, flags=all_flags)
 
 
-def refuse_no_path(where: str, kind: str, flags: Mapping[str, Any]) -> None:
+def check_output_path(where: str, kind: str, flags: Mapping[str, Any]) -> None:
     output = flags.get(output_flag(kind))
     if isinstance(output, list | dict):
         raise ConfigError(f"{where}: {output_flag(kind)}: expected one path, found {output!r:.80}")
 
 
-def refuse_stage_flag(where: str, flags: Mapping[str, Any]) -> None:
+def check_no_stage_flag(where: str, flags: Mapping[str, Any]) -> None:
     if "stage" in flags:
-        raise ConfigError(f"{where}: the key 'stage' has no place beside 'stages', whose entries say it: leave it out.")
+        raise ConfigError(
+            f"{where}: the key 'stage' is not allowed in a file with 'stages', because each entry names its stage.\n"
+            "  Leave it out."
+        )
 
 
 def with_config(argv: Sequence[str], known: Collection[str], *, shown: Collection[str] | None = None) -> list[str]:
-    """main.py's command line, with the flags that --config writes down in front, which so give way to its own.
+    """Put the flags of main.py's --config file in front of its command line, whose own flags override them.
 
     Args:
-        argv: The words behind main.py. Where --config is a recipe, --stage names the stage of it that is to run, and
-            may be left out where only one trains.
-        known: The flags that main.py has.
-        shown: Those an error lists, where all would be too many to read. Default: all.
+        argv: The words after main.py. If --config is a recipe, --stage names the stage to run. It may be left out if
+            the recipe has only one training stage.
+        known: Names of main.py's flags.
+        shown: The names to list in an error, if all of them are too many to read. Default: all.
 
     Raises:
-        ConfigError: the file or the stage cannot be used.
+        ConfigError: if the file or the stage cannot be used.
     """
     options, others = first_look(argv)
     if options.config is None:
@@ -221,7 +226,10 @@ def with_config(argv: Sequence[str], known: Collection[str], *, shown: Collectio
     file = options.config
     content = read_yaml(file)
     if content.get("dry_run"):
-        raise ConfigError(f"{file}: dry_run is asked for by hand: main.py --config {file} --dry_run")
+        raise ConfigError(
+            f"{file}: dry_run is not allowed in a file.\n"
+            f"  Pass it on the command line: main.py --config {file} --dry_run"
+        )
     recipe = recipe_of(file, content)
     if recipe.is_one_run:
         return [*flags_to_argv(content, known, where=str(file), shown=shown), *argv]
@@ -231,7 +239,7 @@ def with_config(argv: Sequence[str], known: Collection[str], *, shown: Collectio
 
 
 def first_look(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """--config and --stage of main.py's command line, and the words that are left."""
+    """Return --config and --stage of main.py's command line, and the remaining words."""
     parser = FlagParser(prog="main.py", add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=Path)
     parser.add_argument("--stage")
@@ -239,37 +247,44 @@ def first_look(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def chosen_stage(recipe: Recipe, name: str | None) -> Stage:
-    """The stage that main.py is to run."""
+    """Return the stage that main.py runs: the named one, or the only one that trains."""
     training = recipe.training
     if name is None and len(training) == 1:
         return training[0]
     if name is None:
         names = ", ".join(stage.name for stage in training)
-        listed = f"holds the stages {names}: name one with --stage" if names else "holds no stage that main.py runs"
-        raise ConfigError(f"{recipe.file} {listed}.\n  All in order: python -m dpo recipe {recipe.file}")
+        problem = (
+            f"the file contains the training stages {names}.\n  Choose one with --stage"
+            if names
+            else "the file does not contain a training stage, which main.py needs"
+        )
+        raise ConfigError(f"{recipe.file}: {problem}.\n  Run all stages in order: python -m dpo recipe {recipe.file}")
     stage = recipe.stage(name)
     if not stage.trains:
         raise ConfigError(
-            f"--stage {name}: python -m dpo {stage.kind} does it, and not main.py.\n"
-            f"  python -m dpo recipe {recipe.file} --only {name}"
+            f"--stage {name}: this stage is run by python -m dpo {stage.kind}, not by main.py.\n"
+            f"  Run it with: python -m dpo recipe {recipe.file} --only {name}"
         )
     return stage
 
 
 def asks_for_dry_run(argv: Sequence[str]) -> bool:
-    """Whether main.py is asked what it would do."""
+    """Return whether main.py's command line contains --dry_run."""
     parser = FlagParser(prog="main.py", add_help=False, allow_abbrev=False)
     parser.add_argument("--dry_run", "--dry-run", nargs="?", const=True, default=False, type=parse_bool)
     return bool(parser.parse_known_args(argv)[0].dry_run)
 
 
 def main_argv(recipe: Recipe, stage: Stage) -> list[str]:
-    """main.py's command line for a stage."""
+    """Return main.py's command line for a stage."""
     return ["--config", str(recipe.file), *([] if recipe.is_one_run else ["--stage", stage.name])]
 
 
 def what_is_done(stage: Stage) -> Path | None:
-    """What shows that a stage is finished; None where nothing does. generate and evaluate go on by themselves."""
+    """Return the file that shows that a stage is finished, or None if there is no such file.
+
+    generate and evaluate have none, so they are always started. generate then resumes from its existing rows.
+    """
     mark = RESULTS if stage.trains else MERGE_REPORT if stage.kind == "merge" else None
     if mark is None or stage.output is None:
         return None

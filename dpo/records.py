@@ -1,6 +1,6 @@
-"""The one record that crosses every stage, and the one way to leave early.
+"""The record that passes through every stage of the data pipeline, and the exception that removes one from it.
 
-raw row -> adapter -> Preference -> filters -> token ids. What cannot go on becomes a Drop with a reason.
+raw row -> adapter -> Preference -> filters -> token ids. A pair that fails a step becomes a Drop with a reason.
 """
 
 __all__ = ["Drop", "Message", "Preference", "Role"]
@@ -13,19 +13,19 @@ Role = Literal["system", "user", "assistant"]
 
 
 class Drop(Exception):
-    """A pair that leaves the pipeline, and why.
+    """A pair that the pipeline drops, with the reason.
 
-    Yielded for one pair of a row, or raised where the whole row is lost; it is counted either way.
+    Yield a Drop for one pair of a row, or raise it to drop the whole row. The data report counts it in both cases.
 
     Args:
-        reason: A short name that is counted, such as "tie" or "empty_chosen".
-        detail: What was found, for the reader of the report. Never counted.
+        reason: A short name that the data report counts, such as "tie" or "empty_chosen".
+        detail: What was found, for the reader of the data report. Not counted.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
         self.reason = reason
-        self.detail = detail.encode(errors="backslashreplace").decode()  # what is no valid Unicode cannot be written
+        self.detail = detail.encode(errors="backslashreplace").decode()  # invalid Unicode cannot be written to a file
 
 
 class Message(BaseModel):
@@ -38,32 +38,32 @@ class Message(BaseModel):
 
 
 class Preference(BaseModel):
-    """A prompt with its answer and, unless it comes of an instruction row, a worse answer beside it."""
+    """A prompt with a chosen answer and a rejected one. An instruction row has no rejected answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     prompt: tuple[Message, ...] = Field(min_length=1)
-    """The conversation so far, oldest turn first, ending in a user turn."""
+    """The conversation so far, oldest turn first. The last one is a user turn."""
     chosen: str
-    """The better answer, or the only one."""
+    """The better answer, or the only one in an instruction row."""
     rejected: str | None = None
-    """The worse answer. None in an instruction row, which has one answer alone."""
+    """The worse answer. None in an instruction row, which has only one answer."""
     score_chosen: float | None = None
-    """Higher is better; only comparable with the rejected score of the same pair."""
+    """Higher is better. Compare it only with the rejected score of the same pair."""
     score_rejected: float | None = None
     source: str = ""
-    """The source as the user named it. Set by the pipeline."""
+    """The source as the user wrote it. Set by the pipeline."""
     row: int = -1
-    """The raw row's number within its source, from 0. Set by the pipeline."""
+    """Number of the raw row within its source, from 0. Set by the pipeline."""
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """The chosen answer and, where there is one, the rejected one."""
+        """The chosen answer, followed by the rejected answer if there is one."""
         return (self.chosen,) if self.rejected is None else (self.chosen, self.rejected)
 
     @property
     def score_margin(self) -> float | None:
-        """How much better the chosen answer scored; None where a score is missing."""
+        """Score of the chosen answer minus score of the rejected one; None if either is missing."""
         if self.score_chosen is None or self.score_rejected is None:
             return None
         return self.score_chosen - self.score_rejected
@@ -72,5 +72,5 @@ class Preference(BaseModel):
     @classmethod
     def _ends_with_user(cls, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
         if prompt and prompt[-1].role != "user":
-            raise ValueError(f"a prompt ends in a user turn, found '{prompt[-1].role}'")
+            raise ValueError(f"a prompt must end in a user turn, found a turn of '{prompt[-1].role}'")
         return prompt

@@ -1,4 +1,4 @@
-"""Folders that are whole or not there."""
+"""Tests of dpo.cache: folders that are either complete or absent."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def must_not_build(folder: Path) -> None:
     raise AssertionError("built a second time")
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_environment_variables_set_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DPO_CACHE", str(tmp_path / "here"))
     assert cache_root() == tmp_path / "here"
     monkeypatch.delenv("DPO_CACHE")
@@ -27,14 +27,14 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert cache_root() == tmp_path / ".cache" / "dpo"
 
 
-def test_what_is_built_is_there_whole_and_alone(tmp_path: Path) -> None:
+def test_only_the_complete_result_is_left_in_the_folder(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "down" / "result"
     assert publish(target, write_two) == target
     assert sorted(file.name for file in target.iterdir()) == ["a.txt", "b.txt"]
     assert [entry.name for entry in target.parent.iterdir()] == ["result"]
 
 
-def test_the_target_is_not_there_while_it_is_built(tmp_path: Path) -> None:
+def test_the_target_does_not_exist_during_the_build(tmp_path: Path) -> None:
     target = tmp_path / "result"
     seen = []
 
@@ -63,7 +63,7 @@ def test_a_failure_is_raised_and_leaves_nothing(tmp_path: Path, error: BaseExcep
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_two_builders_at_once_the_first_to_finish_stays(tmp_path: Path) -> None:
+def test_if_two_processes_build_at_once_the_first_result_stays(tmp_path: Path) -> None:
     target = tmp_path / "result"
 
     def build_while_another_finishes(folder: Path) -> None:
@@ -80,7 +80,7 @@ def test_other_users_may_read_the_result(tmp_path: Path) -> None:
 
 
 class TestReplacing:
-    def test_the_old_stays_until_the_new_is_whole(self, tmp_path: Path) -> None:
+    def test_the_old_folder_stays_until_the_new_one_is_complete(self, tmp_path: Path) -> None:
         target = publish(tmp_path / "result", write_two)
         (target / "old.txt").write_text("old")
 
@@ -91,7 +91,7 @@ class TestReplacing:
         publish(target, build, replace=True)
         assert [file.name for file in target.iterdir()] == ["c.txt"]
 
-    def test_a_failure_is_raised_and_leaves_the_old(self, tmp_path: Path) -> None:
+    def test_a_failure_is_raised_and_leaves_the_old_folder(self, tmp_path: Path) -> None:
         target = publish(tmp_path / "result", write_two)
 
         def fail(folder: Path) -> None:
@@ -101,5 +101,5 @@ class TestReplacing:
             publish(target, fail, replace=True)
         assert sorted(file.name for file in target.iterdir()) == ["a.txt", "b.txt"]
 
-    def test_nothing_to_replace_is_no_error(self, tmp_path: Path) -> None:
+    def test_replacing_an_absent_folder_is_not_an_error(self, tmp_path: Path) -> None:
         assert (publish(tmp_path / "result", write_two, replace=True) / "a.txt").read_text() == "a"

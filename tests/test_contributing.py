@@ -1,4 +1,4 @@
-"""The adapter that CONTRIBUTING.md shows works as it stands there."""
+"""Tests that the adapter in CONTRIBUTING.md works as printed."""
 
 import re
 import types

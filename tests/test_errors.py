@@ -1,4 +1,4 @@
-"""Errors a user can cause."""
+"""Tests of dpo.errors: the errors that a user can cause."""
 
 import pytest
 
@@ -12,16 +12,16 @@ def test_every_error_is_a_dpo_error_with_exit_code_2(name: str) -> None:
     assert error.exit_code == 2
 
 
-def test_an_unknown_name_lists_what_it_resembles_and_what_there_is() -> None:
+def test_an_unknown_name_is_reported_with_similar_and_available_names() -> None:
     assert errors.unknown_name("adapter", "nectr", ["nectar", "orca"]) == (
-        "unknown adapter 'nectr'. Did you mean nectar?\n  there is: nectar, orca"
+        "unknown adapter 'nectr'. Did you mean nectar?\n  Available: nectar, orca"
     )
     assert errors.unknown_name("adapter", "xyz", ["orca", "nectar"]) == (
-        "unknown adapter 'xyz'.\n  there is: nectar, orca"
+        "unknown adapter 'xyz'.\n  Available: nectar, orca"
     )
 
 
-def test_a_long_list_is_shortened_to_the_names_that_are_shown() -> None:
+def test_a_long_list_is_shortened_to_the_names_to_show() -> None:
     assert errors.unknown_name("flag", "xyz", ["c", "a", "b"], shown=["b", "a"]) == (
-        "unknown flag 'xyz'.\n  there is: a, b, and 1 more"
+        "unknown flag 'xyz'.\n  Available: a, b, and 1 more"
     )

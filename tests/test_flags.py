@@ -1,4 +1,4 @@
-"""Flags from pydantic fields, and flags written down in YAML."""
+"""Tests of dpo.flags: flags from pydantic fields, and flags from YAML files."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -113,28 +113,28 @@ def test_help_shows_descriptions_and_defaults(parser: FlagParser) -> None:
     assert "Settings of the tests." in text
 
 
-def test_an_unknown_flag_says_what_it_resembles_and_what_there_is(parser: FlagParser) -> None:
+def test_an_unknown_flag_is_reported_with_similar_and_available_flags(parser: FlagParser) -> None:
     _, unknown = parser.parse_known_args(["--cuont", "3"])
     with pytest.raises(ConfigError) as caught:
         check_flags(parser, unknown)
     message = str(caught.value)
     assert "unknown flag '--cuont'. Did you mean --count" in message
-    assert "there is: --count, --help, --loud, --mode, --names, --rate, --title" in message
+    assert "Available: --count, --help, --loud, --mode, --names, --rate, --title" in message
 
 
 def test_a_word_that_follows_no_flag_is_refused(parser: FlagParser) -> None:
     _, unknown = parser.parse_known_args(["stray"])
-    with pytest.raises(ConfigError, match="unexpected 'stray'"):
+    with pytest.raises(ConfigError, match="unexpected word 'stray'"):
         check_flags(parser, unknown)
 
 
-def test_known_flags_alone_are_no_complaint(parser: FlagParser) -> None:
+def test_known_flags_raise_no_error(parser: FlagParser) -> None:
     _, unknown = parser.parse_known_args(["--count", "3"])
     check_flags(parser, unknown)
     assert unknown == []
 
 
-def test_yaml_sets_what_it_writes_down(parser: FlagParser, tmp_path: Path) -> None:
+def test_a_yaml_file_sets_its_flags(parser: FlagParser, tmp_path: Path) -> None:
     text = "names: [a, b]\nrate: 0.25\ncount: null\nmode: exact\nloud: true\ntitle: ''\n"
     assert from_yaml(parser, tmp_path, text) == {
         "names": ["a", "b"],
@@ -166,14 +166,14 @@ def test_booleans_of_yaml_are_booleans(parser: FlagParser, tmp_path: Path, word:
     assert from_yaml(parser, tmp_path, f"loud: {word}")["loud"] is value
 
 
-def test_an_empty_list_and_null_leave_nothing(parser: FlagParser, tmp_path: Path) -> None:
+def test_an_empty_list_and_null_leave_a_flag_out(parser: FlagParser, tmp_path: Path) -> None:
     values = from_yaml(parser, tmp_path, "names: []\ncount: null\ntitle:\n")
     assert list(values["names"]) == []
     assert values["count"] is None
     assert values["title"] == "plain"
 
 
-def test_the_command_line_goes_before_the_file(parser: FlagParser, tmp_path: Path) -> None:
+def test_the_command_line_overrides_the_file(parser: FlagParser, tmp_path: Path) -> None:
     values = from_yaml(parser, tmp_path, "names: [a, b]\nrate: 0.25\n", "--rate", "0.75", "--names", "c")
     assert (values["rate"], values["names"]) == (0.75, ["c"])
 
@@ -182,11 +182,11 @@ def test_a_mapping_in_yaml_is_written_as_json(parser: FlagParser, tmp_path: Path
     assert from_yaml(parser, tmp_path, "title:\n  a: 1\n  b: [x]\n")["title"] == '{"a": 1, "b": ["x"]}'
 
 
-def test_an_unknown_key_lists_what_there_is(tmp_path: Path) -> None:
+def test_an_unknown_key_is_reported_with_the_available_keys(tmp_path: Path) -> None:
     file = write(tmp_path, "cuont: 3")
     with pytest.raises(ConfigError) as caught:
         yaml_to_argv(file, ["rate", "count"])
-    assert str(caught.value) == (f"{file}: unknown key 'cuont'. Did you mean count?\n  there is: count, rate")
+    assert str(caught.value) == (f"{file}: unknown key 'cuont'. Did you mean count?\n  Available: count, rate")
 
 
 def test_a_key_that_is_not_text_is_unknown_rather_than_a_crash(tmp_path: Path) -> None:
@@ -202,15 +202,15 @@ def test_a_key_that_is_not_text_is_unknown_rather_than_a_crash(tmp_path: Path) -
         ("", "expected 'name: value' lines, found NoneType"),
         ("rate: [1", "not valid YAML"),
         ("rate: 1\n\tcount: 2", "not valid YAML"),
-        ("rate: 1\ncount: 2\nrate: 3", "'rate' stands twice, in lines 1 and 3"),
+        ("rate: 1\ncount: 2\nrate: 3", "the key 'rate' is repeated, in lines 1 and 3"),
     ],
 )
-def test_a_file_that_holds_no_mapping_is_a_config_error(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_without_a_mapping_is_a_config_error(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         yaml_to_argv(write(tmp_path, text), ["rate", "count"])
 
 
-def test_a_file_that_is_missing_or_no_text_is_a_config_error(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_not_text_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         yaml_to_argv(tmp_path / "none.yaml", [])
     with pytest.raises(ConfigError, match="cannot be read"):

@@ -1,4 +1,4 @@
-"""Folders that a user names."""
+"""Tests of dpo.folders: checks of the folders that a user names."""
 
 import os
 import tempfile
@@ -15,7 +15,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def locked() -> Iterator[Path]:
-    """A folder that everyone may look into and none but root may write to."""
+    """A folder that everyone can read and only root can write to."""
     with tempfile.TemporaryDirectory() as outer:
         Path(outer).chmod(0o755)
         folder = Path(outer) / "locked"
@@ -23,8 +23,8 @@ def locked() -> Iterator[Path]:
         yield folder
 
 
-def complaint_as_nobody(folder: Path) -> str:
-    """What check_folder says in a process without root's rights, which root would write anywhere with."""
+def error_without_root(folder: Path) -> str:
+    """Return the error of check_folder in a process without root's rights, because root can write anywhere."""
     read, write = os.pipe()
     if (child := os.fork()) == 0:
         if os.geteuid() == 0:
@@ -36,35 +36,35 @@ def complaint_as_nobody(folder: Path) -> str:
         os._exit(0)
     os.close(write)
     os.waitpid(child, 0)
-    with os.fdopen(read) as said:
-        return said.read()
+    with os.fdopen(read) as message:
+        return message.read()
 
 
-def test_a_folder_in_one_that_cannot_be_written_to(locked: Path) -> None:
-    assert f"--output {locked / 'out'}: {locked} cannot be written to" in complaint_as_nobody(locked / "out")
+def test_a_folder_in_one_that_cannot_be_written_to_is_refused(locked: Path) -> None:
+    assert f"--output {locked / 'out'}: no permission to write to {locked}" in error_without_root(locked / "out")
 
 
-def test_a_folder_behind_one_that_cannot_be_looked_into(locked: Path) -> None:
+def test_a_folder_in_one_that_cannot_be_read_is_refused(locked: Path) -> None:
     locked.chmod(0o000)
-    assert "cannot be made: Permission denied" in complaint_as_nobody(locked / "below" / "out")
+    assert "cannot be created: Permission denied" in error_without_root(locked / "below" / "out")
 
 
-def test_a_folder_that_is_there_may_be_read_only(locked: Path) -> None:
-    assert complaint_as_nobody(locked) == ""
+def test_an_existing_folder_may_be_read_only(locked: Path) -> None:
+    assert error_without_root(locked) == ""
 
 
-def test_a_name_that_is_too_long(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be made: File name too long"):
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be created: File name too long"):
         check_folder("output", tmp_path / ("x" * 300))
 
 
-def test_a_file_in_the_way(tmp_path: Path) -> None:
+def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="file is a file, expected a folder or nothing"):
+    with pytest.raises(ConfigError, match="file is a file, expected a folder or a new path"):
         check_folder("output", tmp_path / "file" / "out")
 
 
-def test_a_relative_folder_that_is_not_there_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_folder_need_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     check_folder("output", Path("new") / "out")
     assert list(tmp_path.iterdir()) == []
@@ -83,13 +83,13 @@ def test_a_relative_folder_that_is_not_there_yet(tmp_path: Path, monkeypatch: py
         ("", True, None),
     ],
 )
-def test_an_output_is_found_by_what_names_it_or_lies_in_it(text: str, in_folder: bool, found: str | None) -> None:
+def test_an_output_is_found_by_its_path_or_a_path_inside_it(text: str, in_folder: bool, found: str | None) -> None:
     assert find_output(text, ["out/sft", "out/rows.jsonl"], in_folder=in_folder) == found
 
 
-def test_what_is_called_alike_is_offered(tmp_path: Path) -> None:
+def test_a_similar_name_is_suggested(tmp_path: Path) -> None:
     for name in ("zero1.json", "zero2.json", "other.json"):
         (tmp_path / name).touch()
     assert similar_path(tmp_path / "zreo2.json") == f" Did you mean {tmp_path}/zero2.json?"
     assert similar_path(str(tmp_path / "nothing")) == similar_path(tmp_path / "no" / "zero1.json") == ""
-    assert similar_path(tmp_path / "zero1.json") == "", "it is there"
+    assert similar_path(tmp_path / "zero1.json") == "", "the file exists"

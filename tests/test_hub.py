@@ -1,4 +1,4 @@
-"""The Hub: what a name can be, and what happens where nobody answers."""
+"""Tests of dpo.hub: Hub ids, and an unreachable Hub."""
 
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -23,13 +23,13 @@ from dpo.hub import is_hub_id, reach_hub
         ("a/b/c", False),
     ],
 )
-def test_a_name_with_one_slash_at_most_can_be_the_hub_s(name: str, expected: bool) -> None:
+def test_a_name_with_at_most_one_slash_can_be_a_hub_id(name: str, expected: bool) -> None:
     assert is_hub_id(name) is expected
 
 
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], None]]:
-    """Lets the network answer with a status, or raise."""
+    """Function that makes the network answer with a status or raise an error."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     reach_hub.cache_clear()
@@ -46,14 +46,14 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], None]]:
     reach_hub.cache_clear()
 
 
-def test_a_hub_that_answers_can_be_asked(answer: Callable[[Any], None]) -> None:
+def test_a_hub_that_answers_is_reachable(answer: Callable[[Any], None]) -> None:
     answer(200)
     assert reach_hub()
     assert constants.HF_HUB_OFFLINE is False
 
 
 @pytest.mark.parametrize("given", [OSError("no route"), 403])
-def test_where_nobody_answers_the_libraries_look_into_their_caches_alone(
+def test_without_an_answer_the_libraries_are_switched_to_their_caches(
     answer: Callable[[Any], None], given: Any
 ) -> None:
     answer(given)

@@ -1,4 +1,4 @@
-"""What may import what, and what must not be loaded before it is needed."""
+"""Tests of the import contracts, and of which commands load no heavy library."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def run_python(code: str, *, argv: tuple[str, ...] = (), **environment: str) -> 
 
 
 def as_command(*words: str) -> str:
-    """Code that does what `python -m dpo WORDS` does, and then tells what it loaded."""
+    """Return code that runs `python -m dpo WORDS` and then prints which heavy libraries are loaded."""
     return (
         f"import sys, runpy\nsys.argv = {['dpo', *words]}\n"
         "try:\n    runpy.run_module('dpo', run_name='__main__')\nexcept SystemExit as left:\n    assert not left.code\n"
@@ -75,7 +75,7 @@ def test_preparing_data_loads_nothing_heavy(chatml_folder: Path, tmp_path: Path)
 
 
 def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
-    """Check the contracts of pyproject.toml on the package below a folder."""
+    """Check the contracts in pyproject.toml for the package in a folder."""
     return subprocess.run(
         [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
         cwd=root,

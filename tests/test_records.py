@@ -1,4 +1,4 @@
-"""The record that crosses the stages."""
+"""Tests of dpo.records: the record that passes through the stages, and Drop."""
 
 import pytest
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ def test_a_prompt_of_several_turns_is_kept_in_order() -> None:
 
 @pytest.mark.parametrize("prompt", [(assistant("Hello."),), (system("Be brief."),), (user("Hi!"), assistant("Hello."))])
 def test_a_prompt_that_does_not_end_in_a_user_turn_is_refused(prompt: tuple[Message, ...]) -> None:
-    with pytest.raises(ValidationError, match=r"ends in a user turn, found '(assistant|system)'"):
+    with pytest.raises(ValidationError, match=r"must end in a user turn, found a turn of '(assistant|system)'"):
         Preference(prompt=prompt, chosen="a", rejected="b")
 
 
@@ -59,12 +59,12 @@ def test_records_cannot_be_changed() -> None:
         user("Hi!").content = "Bye!"
 
 
-def test_a_drop_is_raised_and_holds_its_reason_and_detail() -> None:
+def test_a_drop_is_raised_with_its_reason_and_detail() -> None:
     with pytest.raises(Drop) as caught:
         raise Drop("tie", "both scores are 3")
     assert (caught.value.reason, caught.value.detail) == ("tie", "both scores are 3")
     assert Drop("tie").detail == ""
 
 
-def test_a_detail_can_be_written_whatever_was_found() -> None:
+def test_a_detail_with_invalid_unicode_can_be_written() -> None:
     assert Drop("outvoted", "found \ud83d, ½").detail == "found \\ud83d, ½"

@@ -127,7 +127,7 @@ def test_an_output_dir_that_holds_a_finished_run(fail, tmp_path):
 def test_a_folder_that_cannot_be_made(fail, flag, tmp_path):
     file = tmp_path / "file"
     file.write_text("")
-    assert f"{file} is a file, expected a folder or nothing" in fail(f"--{flag}", str(file / "folder"))
+    assert f"{file} is a file, expected a folder or a new path" in fail(f"--{flag}", str(file / "folder"))
 
 
 @pytest.fixture
