@@ -1,12 +1,12 @@
-"""tatsu-lab/alpaca: instructions, some with an input to work on, and answers by text-davinci-003.
+"""tatsu-lab/alpaca: instructions, some with an additional input, and answers by text-davinci-003.
 
 A raw row:
 
     {"instruction": "Name the gas.", "input": "Its symbol is Ne.", "output": "Neon.", "text": "Below is ..."}
 
-An instruction row. The prompt is the instruction, a blank line, and the input where there is one; `text`, which renders
-all three in Alpaca's own template, is not read. Other files with these columns are read alike, alpaca=rows.json, those
-without an `input` too.
+Each row is an instruction row. The prompt is the instruction, followed by a blank line and the input if there is one.
+`text` is not read: it contains the same three columns, rendered with Alpaca's own template. Other files with these
+columns are read in the same way, with alpaca=rows.json. They may lack `input`.
 """
 
 from collections.abc import Iterator

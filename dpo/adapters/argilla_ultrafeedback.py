@@ -1,4 +1,4 @@
-"""argilla/ultrafeedback-binarized-preferences-cleaned: UltraFeedback, paired by the mean of its ratings and cleaned.
+"""argilla/ultrafeedback-binarized-preferences-cleaned: UltraFeedback, paired by mean ratings and cleaned.
 
 A raw row:
 

@@ -1,7 +1,7 @@
-"""What an adapter is, and the helpers adapters share.
+"""The adapter contract, and helpers that several adapters use.
 
-An adapter turns one raw row into preferences, and does nothing else: it knows no template, no tokenizer
-and no other row. Checks that hold for every data set (ties, empty or identical answers, length) come later.
+An adapter turns one raw row into preferences. It uses neither templates nor tokenizers nor other rows. Checks that
+apply to every data set (ties, empty or identical answers, length) come later in the pipeline.
 """
 
 __all__ = [
@@ -42,47 +42,47 @@ TURN = re.compile(r"\n\n(Human|Assistant):")
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterOptions:
-    """What a user may ask of adapters."""
+    """The user's options for adapters."""
 
     pairing: Pairing = "best_worst"
     """How ranked answers become pairs."""
     turns: Turns = "last"
-    """Which assistant turns of an instruction row's conversation are answers."""
+    """Which assistant turns of a conversation become answers of instruction rows."""
     seed: int = 42
-    """Makes random choices repeatable."""
+    """Seed of random choices."""
     min_score_ratio: float = 2.0
-    """Smallest ratio of the better to the worse score, where a data set gives one."""
+    """Smallest ratio of the better to the worse score, for data sets that contain this ratio."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """For the adapter `columns`: which column holds prompt, chosen, rejected, system, score_chosen, score_rejected."""
+    """For the adapter `columns`: the user's names of prompt, chosen, rejected, system, score_chosen, score_rejected."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """A data set's schema and how a raw row of it becomes preferences."""
+    """The columns of a data set, and the function that turns its raw rows into preferences."""
 
     name: str
-    """What the user types after --datasets."""
+    """Name of the adapter in --datasets."""
     hub_id: str | None
-    """The data set on the Hugging Face Hub that is loaded where no source is named; None for a format."""
+    """Data set on the Hugging Face Hub to load if the user names no source. None for a file format."""
     split: str
-    """The split that holds the preferences, or the instructions."""
+    """Split of the Hub data set that contains the preferences or the instructions."""
     columns: tuple[str, ...]
-    """Columns that every row needs. A source that has none of one of them is an error."""
+    """Columns that every row needs. A source without one of them is an error."""
     rejected_is_optional: bool = False
-    """Whether rows may lack the column `rejected`, and are instruction rows then. Only a source of pairs needs it."""
+    """Whether rows may lack the column `rejected` and are then instruction rows. Stage dpo still needs the column."""
     columns_are_named: bool = False
-    """Whether the user says which column stands for each of these, with --column_NAME."""
+    """Whether the user can rename these columns with --column_NAME."""
     convert: Callable[[Row, AdapterOptions], Iterable[Preference | Drop]]
-    """Raw row -> preferences. Pure; may yield or raise a Drop."""
+    """Pure function from a raw row to its preferences. It may yield or raise a Drop."""
     examples: tuple[Example, ...]
-    """Pairs of a raw row and what it must give. The test suite runs them."""
+    """Raw rows, each with the preferences and drops that convert must return for it. The test suite runs them."""
 
     def columns_in(self, names: Mapping[str, str], *, pairs: bool) -> tuple[str, ...]:
-        """The columns that a source needs, under the names it has for them; with all that the user named.
+        """Return the columns that a source needs, under the user's names, and all other columns that the user named.
 
         Args:
-            names: Which column stands for each, where the user says so.
-            pairs: Whether each row is to have a rejected answer.
+            names: The user's column name for each column, where it differs.
+            pairs: Whether each row needs a rejected answer.
         """
         needed = [name for name in self.columns if pairs or name != "rejected" or not self.rejected_is_optional]
         if not self.columns_are_named:
@@ -91,24 +91,24 @@ class Adapter:
 
 
 def read_text(row: Row, column: str) -> str:
-    """The text in a column.
+    """Return the text in a column.
 
     Raises:
-        Drop: malformed_row, where the column is missing or holds no text.
+        Drop: malformed_row, if the column is missing or does not contain text.
     """
     if column not in row:
         raise Drop("malformed_row", f"column '{column}' is missing")
     value = row[column]
     if not isinstance(value, str):
-        raise Drop("malformed_row", f"column '{column}' holds {type(value).__name__}, expected text")
+        raise Drop("malformed_row", f"column '{column}' contains {type(value).__name__}, expected text")
     return value
 
 
 def read_number(row: Row, column: str) -> float:
-    """The number in a column. A CSV cell holds it as text.
+    """Return the number in a column. It may be a text, as in CSV files.
 
     Raises:
-        Drop: malformed_row, where the column is missing or holds no finite number.
+        Drop: malformed_row, if the column is missing or does not contain a finite number.
     """
     value = row.get(column)
     if isinstance(value, str | int | float) and not isinstance(value, bool):
@@ -118,14 +118,14 @@ def read_number(row: Row, column: str) -> float:
             number = math.nan
         if math.isfinite(number):
             return number
-    raise Drop("malformed_row", f"column '{column}' holds {value!r:.40}, expected a number")
+    raise Drop("malformed_row", f"column '{column}' contains {value!r:.40}, expected a number")
 
 
 def read_list(row: Row, column: str) -> list[Mapping[str, Any]]:
-    """The list of objects in a column. A CSV cell holds it as JSON.
+    """Return the list of objects in a column. It may be JSON text, as in CSV files.
 
     Raises:
-        Drop: malformed_row, where the column is missing or holds no list of objects.
+        Drop: malformed_row, if the column is missing or does not contain a list of objects.
     """
     value = row.get(column)
     if isinstance(value, str):
@@ -134,37 +134,37 @@ def read_list(row: Row, column: str) -> list[Mapping[str, Any]]:
         except (ValueError, RecursionError):
             value = row[column]
     if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
-        raise Drop("malformed_row", f"column '{column}' holds {type(value).__name__}, expected a list of objects")
+        raise Drop("malformed_row", f"column '{column}' contains {type(value).__name__}, expected a list of objects")
     return value
 
 
 def read_messages(row: Row, column: str) -> tuple[Message, ...]:
-    """The conversation in a column: a list of {"role": ..., "content": ...}.
+    """Return the conversation in a column: a list of {"role": ..., "content": ...}.
 
     Raises:
-        Drop: malformed_row, where the column is missing or holds no list of messages.
+        Drop: malformed_row, if the column is missing or does not contain a list of messages.
     """
     return tuple(Message.model_validate(dict(message)) for message in read_list(row, column))
 
 
 def open_prompt(row: Row, *, system: str, question: str) -> tuple[Message, ...]:
-    """A prompt of one question, behind a system message where its column is neither empty nor null.
+    """Return a prompt of one user turn, with a system message before it unless that column is empty or null.
 
     Args:
         row: A raw row.
         system: Column of the system message.
-        question: Column of the question.
+        question: Column of the user turn.
     """
-    asked = Message(role="user", content=read_text(row, question))
+    user_turn = Message(role="user", content=read_text(row, question))
     text = "" if row[system] is None else read_text(row, system)
-    return (Message(role="system", content=text), asked) if text else (asked,)
+    return (Message(role="system", content=text), user_turn) if text else (user_turn,)
 
 
 def split_turns(text: str) -> tuple[Message, ...]:
-    r"""Messages of a "\n\nHuman: ...\n\nAssistant: ..." string, white space around each turn removed.
+    r"""Split a "\n\nHuman: ...\n\nAssistant: ..." string into messages, without the white space around each turn.
 
     Raises:
-        Drop: malformed_prompt, where it does not start with a turn.
+        Drop: malformed_prompt, if the string does not start with a turn.
     """
     before, *parts = TURN.split(text)
     if before.strip() or not parts:
@@ -178,17 +178,17 @@ def split_turns(text: str) -> tuple[Message, ...]:
 def answers_in(
     messages: Sequence[Message], options: AdapterOptions, *, untrained: Collection[int] = ()
 ) -> Iterator[Preference | Drop]:
-    """Instruction rows from a conversation: an assistant turn as the answer to the turns before it.
+    """Yield instruction rows from a conversation: an assistant turn as the answer, the turns before it as the prompt.
 
-    What stands behind the last answer is left out, and so is an empty system message.
+    Turns after the last answer are left out, and so is an empty system message.
 
     Args:
         messages: The conversation, oldest turn first.
-        options: `turns` says which: the last assistant turn (1 row), or all (a row each).
-        untrained: Places of assistant turns that are no answers, and only stand in prompts.
+        options: `turns` selects the last assistant turn (1 row) or all of them (1 row each).
+        untrained: Indices of assistant turns that are used in prompts but not as answers.
 
     Raises:
-        Drop: no_answer, where no turn is one.
+        Drop: no_answer, if no turn can be an answer.
     """
     places = [i for i, message in enumerate(messages) if message.role == "assistant" and i not in untrained]
     if not places:
@@ -197,9 +197,9 @@ def answers_in(
     for place in places if options.turns == "all" else places[-1:]:
         prompt = tuple(messages[start:place])
         if not prompt:
-            yield Drop("empty_prompt", "the conversation begins with an answer")
+            yield Drop("empty_prompt", "the conversation begins with an assistant turn")
         elif prompt[-1].role != "user":
-            yield Drop("prompt_not_user", f"an answer follows a turn of '{prompt[-1].role}'")
+            yield Drop("prompt_not_user", f"an answer follows a turn of '{prompt[-1].role}', expected a user turn")
         else:
             yield Preference(prompt=prompt, chosen=messages[place].content)
 
@@ -207,27 +207,27 @@ def answers_in(
 def pair_conversations(
     row: Row, chosen: tuple[Message, ...], rejected: tuple[Message, ...] | None, *, prompt: tuple[Message, ...] = ()
 ) -> Preference:
-    """A pair from two conversations that end in the answers, with the row's scores where it has them.
+    """Build a pair from two conversations that end in the answers, with the scores of the row if it has any.
 
     Args:
-        row: Read for score_chosen and score_rejected.
-        chosen: Ends in the better answer; may hold the prompt before it.
-        rejected: Likewise; None in an instruction row.
-        prompt: What comes before both, unless they hold it themselves.
+        row: Raw row with score_chosen and score_rejected, which may be missing.
+        chosen: Conversation that ends in the better answer. It may contain the prompt.
+        rejected: Conversation that ends in the worse answer. It may contain the prompt. None in an instruction row.
+        prompt: Messages to put before both, unless the conversations already contain them.
 
     Raises:
-        Drop: malformed_row, where a conversation does not end in an assistant turn;
-            prompts_differ, where the two answer different conversations.
+        Drop: malformed_row, if a conversation does not end in an assistant turn;
+            prompts_differ, if the turns before the two answers differ.
     """
     answered = {"chosen": chosen} if rejected is None else {"chosen": chosen, "rejected": rejected}
     for name, messages in answered.items():
         if not messages or messages[-1].role != "assistant":
             raise Drop("malformed_row", f"'{name}' does not end in an assistant turn")
     if rejected is not None and chosen[:-1] != rejected[:-1]:
-        raise Drop("prompts_differ", "chosen and rejected answer different conversations")
-    holds_prompt = chosen[: len(prompt)] == prompt
+        raise Drop("prompts_differ", "the turns before the chosen and the rejected answer differ")
+    contains_prompt = chosen[: len(prompt)] == prompt
     return Preference(
-        prompt=chosen[:-1] if holds_prompt else prompt + chosen[:-1],
+        prompt=chosen[:-1] if contains_prompt else prompt + chosen[:-1],
         chosen=chosen[-1].content,
         rejected=None if rejected is None else rejected[-1].content,
         score_chosen=row.get("score_chosen"),
@@ -238,31 +238,31 @@ def pair_conversations(
 def pair_ranked(
     prompt: Sequence[Message], answers: Sequence[tuple[str, float]], options: AdapterOptions
 ) -> list[Preference]:
-    """Pairs from answers with scores, higher the better.
+    """Build pairs from answers with scores. A higher score is better.
 
-    Equal scores are paired as they come and left for the tie filter, so that they are counted.
+    Answers with equal scores are paired too. The tie filter drops and counts these pairs later.
 
     Args:
-        prompt: The conversation that every answer answers.
-        answers: (text, score), at least two.
-        options: `pairing` picks from the answers sorted from best to worst:
-            best_worst, the first with the last (1 pair);
-            best_random, the first with a seeded random one of those scored below it (1 pair);
-            adjacent, each with the next (n - 1 pairs);
-            all, each with each below it (n (n - 1) / 2 pairs).
+        prompt: The conversation before the answers.
+        answers: (text, score) of at least two answers.
+        options: `pairing` selects pairs from the n answers, sorted from best to worst:
+            best_worst: the first with the last (1 pair);
+            best_random: the first with a random one that has a lower score, drawn by the seed (1 pair);
+            adjacent: each with the next one (n - 1 pairs);
+            all: each with every one below it (n (n - 1) / 2 pairs).
 
     Raises:
-        Drop: too_few_answers.
+        Drop: too_few_answers, if there are fewer than two.
     """
     if len(answers) < 2:
-        raise Drop("too_few_answers", f"found {len(answers)}, a pair needs 2")
+        raise Drop("too_few_answers", f"answers found: {len(answers)}, a pair needs 2")
     ranked = sorted(answers, key=lambda answer: -answer[1])
     best = ranked[0]
     if options.pairing == "best_worst":
         pairs = [(best, ranked[-1])]
     elif options.pairing == "best_random":
         lower = [answer for answer in ranked if answer[1] < best[1]] or ranked[1:]
-        # Seeded by the row's own text: the choice does not depend on the rows before it.
+        # The seed includes the row's own text, so that the choice does not depend on the rows before it.
         pairs = [(best, random.Random(f"{options.seed}:{prompt[-1].content}").choice(lower))]
     elif options.pairing == "adjacent":
         pairs = list(pairwise(ranked))

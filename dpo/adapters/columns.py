@@ -1,16 +1,17 @@
-"""Any table, by naming its columns.
+"""Any table whose columns the user names with flags.
 
 A raw row, for columns=rows.csv --column_prompt question --column_chosen good --column_rejected bad:
 
     {"question": "Name a noble gas.", "good": "Neon.", "bad": "Oxygen."}
 
-and one that needs none:
+and a row that needs no --column flags:
 
     {"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen."}
 
-Columns hold text or messages, as in `triplets`. Rows without a rejected answer are instruction rows:
---stage sft --column_prompt question --column_chosen answer. --column_system names a column of system messages,
---column_score_chosen and --column_score_rejected of scores; a column that is not named keeps its own name.
+Columns contain text or messages, as in `triplets`. Rows without a rejected answer are instruction rows, which
+--stage sft --column_prompt question --column_chosen answer trains on. --column_system names the column of the system
+message, --column_score_chosen and --column_score_rejected name the columns of the scores. The default names are prompt,
+chosen, rejected, system, score_chosen and score_rejected.
 """
 
 from collections.abc import Iterator

@@ -1,12 +1,13 @@
-"""argilla/distilabel-intel-orca-dpo-pairs: Intel/orca_dpo_pairs judged again, its ties marked and its errors swapped.
+"""argilla/distilabel-intel-orca-dpo-pairs: Intel/orca_dpo_pairs, judged again, with ties marked and errors swapped.
 
 A raw row:
 
     {"system": "Be brief.", "input": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen.",
      "rating": [9.0, 2.0], "chosen_score": 9.0, "status": "unchanged", "in_gsm8k_train": false}
 
-`status` is unchanged, swapped (and chosen holds the better answer since), or tie. A pair's scores are the larger and
-the smaller of `rating`, which some rows lack; a tie's are equal, so that the filter for ties sees them.
+`status` is unchanged, swapped (chosen and rejected were exchanged, so that chosen is the better answer), or tie. The
+scores of a pair are the larger and the smaller value of `rating`; some rows have none. A tie gets two equal scores, so
+that the tie filter drops it.
 """
 
 import json
@@ -28,12 +29,12 @@ def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
 
 
 def read_ratings(row: Row) -> tuple[float, float] | tuple[None, None]:
-    """The larger and the smaller of a row's two ratings, where it has them. A CSV cell holds them as JSON."""
+    """Return the larger and the smaller rating, or None twice. The ratings may be JSON text, as in CSV files."""
     ratings = json.loads(row["rating"] or "null") if isinstance(row["rating"], str | None) else row["rating"]
     if ratings is None:
         return None, None
     if len(ratings) != 2:
-        raise Drop("malformed_row", f"'rating' holds {len(ratings)} ratings, expected 2")
+        raise Drop("malformed_row", f"column 'rating' contains {len(ratings)} ratings, expected 2")
     lower, higher = sorted(read_number({"rating": rating}, "rating") for rating in ratings)
     return higher, lower
 

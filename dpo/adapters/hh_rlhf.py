@@ -1,13 +1,13 @@
-r"""Anthropic/hh-rlhf: conversations with an assistant, of which people chose one of two ends.
+r"""Anthropic/hh-rlhf: conversations with an assistant, and people's choice between two last answers.
 
 A raw row:
 
     {"chosen": "\n\nHuman: Name a noble gas.\n\nAssistant: Neon.",
      "rejected": "\n\nHuman: Name a noble gas.\n\nAssistant: Oxygen."}
 
-Each column holds the whole conversation. The prompt is what both have in common, turn by turn; rows whose
-conversations part before the last answer are dropped, as are those that end in a human turn or have two turns of one
-speaker in a row.
+Each column contains the whole conversation. The prompt is the turns that both conversations share. A row is dropped if
+its conversations differ before the last answer, if one of them ends in a human turn, or if one of them has two turns of
+the same speaker in a row.
 """
 
 from collections.abc import Iterator
@@ -21,11 +21,15 @@ def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
 
 
 def read_conversation(row: Row, column: str) -> tuple[Message, ...]:
-    """A column's conversation, whose speakers take turns and whose last is the assistant."""
+    """Read the conversation in a column. The speakers must alternate, and the last one must be the assistant."""
     messages = split_turns(read_text(row, column))
     roles = [message.role for message in messages]
     if roles != [("user", "assistant")[turn % 2] for turn in range(len(roles))] or len(roles) % 2:
-        raise Drop("malformed_prompt", f"'{column}': Human and Assistant do not take turns, or Human has the last word")
+        raise Drop(
+            "malformed_prompt",
+            f"column '{column}': expected alternating Human and Assistant turns that start with Human and end with "
+            "Assistant",
+        )
     return messages
 
 

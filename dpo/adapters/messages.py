@@ -1,13 +1,13 @@
-"""Conversations as messages: OpenAI's format for fine-tuning files, which many tools share.
+"""OpenAI's file format for fine-tuning, which many tools use: conversations as lists of messages.
 
 A raw row:
 
     {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a noble gas."},
                   {"role": "assistant", "content": "Neon.", "weight": 1}]}
 
-Instruction rows, of a format rather than a data set: name the file, messages=rows.jsonl. An assistant turn of weight 0
-is no answer to train on; `weight` may be missing. Rows that offer or call tools are dropped, since their answers are no
-text alone.
+Each row gives instruction rows. This is a format and not a data set, so name the file: messages=rows.jsonl. An
+assistant turn with `weight` 0 is not used as an answer; `weight` may be missing. Rows that offer or call tools are
+dropped, because their answers do not consist of text only.
 """
 
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from dpo.records import Drop, Message, Preference
 
 def convert(row: Row, options: AdapterOptions) -> Iterator[Preference | Drop]:
     turns = read_list(row, "messages")
-    if row.get("tools") or row.get("functions") or any(map(calls, turns)):
+    if row.get("tools") or row.get("functions") or any(map(calls_tool, turns)):
         raise Drop("tools", "the row offers or calls tools")
     untrained = {place for place, turn in enumerate(turns) if turn.get("weight") == 0}
     return answers_in(read_messages(row, "messages"), options, untrained=untrained)
 
 
-def calls(turn: Row) -> bool:
+def calls_tool(turn: Row) -> bool:
     return bool(turn.get("tool_calls") or turn.get("function_call"))
 
 

@@ -1,4 +1,4 @@
-r"""berkeley-nest/Nectar: prompts with up to seven answers, ranked by GPT-4, 1 the best.
+r"""berkeley-nest/Nectar: prompts with up to seven answers, ranked by GPT-4. Rank 1 is the best.
 
 A raw row:
 
@@ -7,8 +7,8 @@ A raw row:
                  {"answer": "Oxygen.", "model": "llama-2-7b-chat", "rank": 2.0}],
      "turns": 1, "num_responses": 2, "source": ["sharegpt"], "good_natured": true}
 
-Prompts may have many turns. Missing slots were filled with repeated answers, and a model can stand at two
-ranks; pairs of equal text or equal rank are counted and dropped by the filters that every data set goes through.
+Prompts can have several turns. Some rows repeat an answer, and a model can appear at two ranks. Pairs of equal text or
+equal rank are dropped and counted by the filters that apply to every data set.
 """
 
 from dpo.adapters.base import Adapter, AdapterOptions, Row, pair_ranked, read_list, read_number, read_text, split_turns
@@ -21,10 +21,10 @@ def convert(row: Row, options: AdapterOptions) -> list[Preference]:
 
 
 def read_prompt(row: Row) -> list[Message]:
-    """The turns of a prompt, which leaves the assistant's turn open.
+    """Read the turns of a prompt, which must end in an empty assistant turn.
 
     Raises:
-        Drop: malformed_prompt, where it does not.
+        Drop: malformed_prompt, if it does not.
     """
     *turns, last = split_turns(read_text(row, "prompt"))
     if last != Message(role="assistant", content=""):

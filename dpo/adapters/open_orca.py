@@ -1,11 +1,11 @@
-"""Open-Orca/OpenOrca: questions of the FLAN collection, answered by GPT-4 or GPT-3.5 under a system message.
+"""Open-Orca/OpenOrca: questions from the FLAN collection with a system message, answered by GPT-4 or GPT-3.5.
 
 A raw row:
 
     {"id": "cot.7", "system_prompt": "You are an AI assistant.", "question": "Name a noble gas.",
      "response": "Neon."}
 
-An instruction row. `system_prompt` may be "": then there is no system message, rather than an empty one.
+Each row is an instruction row. If `system_prompt` is "", the prompt has no system message.
 """
 
 from collections.abc import Iterator

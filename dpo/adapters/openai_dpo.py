@@ -1,4 +1,4 @@
-"""OpenAI's format for DPO fine-tuning files: a conversation, a preferred and a non-preferred answer.
+"""OpenAI's file format for DPO fine-tuning: a conversation, a preferred answer and a non-preferred one.
 
 A raw row:
 
@@ -7,8 +7,8 @@ A raw row:
      "preferred_output": [{"role": "assistant", "content": "Neon."}],
      "non_preferred_output": [{"role": "assistant", "content": "Oxygen."}]}
 
-A format rather than a data set: name the file, openai_dpo=rows.jsonl. Rows that offer or call tools are dropped, since
-their answers are no text alone.
+This is a format and not a data set, so name the file: openai_dpo=rows.jsonl. Rows that offer or call tools are dropped,
+because their answers do not consist of text only.
 """
 
 from collections.abc import Iterator

@@ -7,7 +7,7 @@ A raw row:
      "chosen": "Carbon dioxide.",
      "rejected": "Oxygen."}
 
-`system` may be "" or null: then there is no system message, rather than an empty one.
+If `system` is "" or null, the prompt has no system message.
 """
 
 from collections.abc import Iterator

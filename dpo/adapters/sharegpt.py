@@ -1,4 +1,4 @@
-"""ShareGPT's format with two answers, as LLaMA-Factory documents it for preference data.
+"""ShareGPT's file format with two answers, as LLaMA-Factory documents it for preference data.
 
 A raw row:
 
@@ -7,8 +7,8 @@ A raw row:
      "rejected": {"from": "gpt", "value": "Oxygen."},
      "system": "Be brief."}
 
-A format rather than a data set: name the file, sharegpt=rows.json. `system` may be missing or empty. Turns of tools
-(function_call, observation) make a row an unknown_role.
+This is a format and not a data set, so name the file: sharegpt=rows.json. `system` may be missing or empty. A row with
+turns of tools (function_call, observation) is dropped as unknown_role.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,14 +37,14 @@ def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
 def read_turn(turn: Row) -> Message:
     speaker = read_text(turn, "from")
     if speaker not in ROLES:
-        raise Drop("unknown_role", f"found {speaker!r:.40}")
+        raise Drop("unknown_role", f"found the speaker {speaker!r:.40}, expected one of {', '.join(ROLES)}")
     return Message(role=ROLES[speaker], content=read_text(turn, "value"))
 
 
 def read_answer(row: Row, column: str) -> str:
     answer = read_turn(row[column])
     if answer.role != "assistant":
-        raise Drop("malformed_row", f"'{column}' is a turn of '{answer.role}', expected the assistant's")
+        raise Drop("malformed_row", f"column '{column}' is a turn of '{answer.role}', expected an assistant turn")
     return answer.content
 
 

@@ -6,8 +6,9 @@ A raw row:
      "human_ref_A": "Neon.", "human_ref_B": "Oxygen.", "labels": 1,
      "score_A": 12, "score_B": 3, "score_ratio": 4.0}
 
-`labels` is 1 where A was preferred. Pairs whose scores are close say little: those with a ratio below
---min_score_ratio are dropped, 2 by default as in the DPO authors' code (eric-mitchell/direct-preference-optimization).
+`labels` is 1 if A was preferred and 0 if B was. Close scores say little about which answer is better, so pairs with a
+`score_ratio` below --min_score_ratio are dropped. The default of 2 is that of the DPO authors' code
+(eric-mitchell/direct-preference-optimization).
 """
 
 from collections.abc import Iterator
@@ -18,10 +19,13 @@ from dpo.records import Drop, Message, Preference
 
 def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
     if read_number(row, "score_ratio") < options.min_score_ratio:
-        raise Drop("low_score_ratio", f"{row['score_ratio']}, --min_score_ratio {options.min_score_ratio:g}")
+        raise Drop(
+            "low_score_ratio",
+            f"score_ratio {row['score_ratio']} is below --min_score_ratio {options.min_score_ratio:g}",
+        )
     label = read_number(row, "labels")
     if label not in (0, 1):
-        raise Drop("malformed_row", f"'labels' is {label:g}, expected 0 or 1")
+        raise Drop("malformed_row", f"column 'labels' contains {label:g}, expected 0 or 1")
     chosen, rejected = ("A", "B") if label == 1 else ("B", "A")
     yield Preference(
         prompt=(Message(role="user", content=read_text(row, "history")),),

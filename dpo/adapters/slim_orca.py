@@ -1,4 +1,4 @@
-"""Open-Orca/SlimOrca: OpenOrca questions with those of GPT-4's answers that agree with the data sets they are from.
+"""Open-Orca/SlimOrca: OpenOrca questions with GPT-4's answers, without those that contradict the original data sets.
 
 A raw row:
 
@@ -6,8 +6,8 @@ A raw row:
                        {"from": "human", "value": "Name a noble gas.", "weight": 0},
                        {"from": "gpt", "value": "Neon.", "weight": 1}]}
 
-An instruction row, in ShareGPT's format: other files of it are read alike, slim_orca=rows.json. A gpt turn of weight 0
-is no answer to train on; `weight` may be missing.
+Each row gives instruction rows. The format is ShareGPT's, and other files in this format are read in the same way, with
+slim_orca=rows.json. A gpt turn with `weight` 0 is not used as an answer; `weight` may be missing.
 """
 
 from collections.abc import Iterator

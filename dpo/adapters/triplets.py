@@ -1,6 +1,6 @@
-r"""Rows that are formed already: prompt, chosen, rejected, as TRL documents them.
+r"""Rows with prompt, chosen and rejected, in the forms that TRL documents.
 
-Raw rows, as text, as messages, and as messages that hold their prompt:
+Raw rows, as text, as messages, and as messages that contain their prompt:
 
     {"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen."}
 
@@ -11,8 +11,8 @@ Raw rows, as text, as messages, and as messages that hold their prompt:
     {"chosen": [{"role": "user", "content": "Name a noble gas."}, {"role": "assistant", "content": "Neon."}],
      "rejected": [{"role": "user", "content": "Name a noble gas."}, {"role": "assistant", "content": "Oxygen."}]}
 
-A prompt that is text becomes one user turn. `score_chosen` and `score_rejected` are read where they are given. A row
-without `rejected`, or with null there, is an instruction row, and `chosen` its answer.
+A prompt that is text becomes one user turn. `score_chosen` and `score_rejected` are read if they are present. A row in
+which `rejected` is missing or null is an instruction row, with `chosen` as its answer.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def convert(row: Row, options: AdapterOptions) -> Iterator[Preference]:
 
 
 def read_prompt(row: Row) -> tuple[Message, ...]:
-    """The prompt's messages; none where the answers hold them."""
+    """Return the messages of the prompt, or () if the prompt is part of the answers."""
     if row.get("prompt") is None:
         return ()
     if isinstance(row["prompt"], str):
@@ -35,7 +35,7 @@ def read_prompt(row: Row) -> tuple[Message, ...]:
 
 
 def read_answer(row: Row, column: str) -> tuple[Message, ...]:
-    """An answer as messages that end in an assistant turn."""
+    """Return an answer as messages that end in an assistant turn."""
     if row.get(column) is None:
         raise Drop("malformed_row", f"column '{column}' is missing; expected text or a list of messages")
     if isinstance(row[column], str):
@@ -44,7 +44,7 @@ def read_answer(row: Row, column: str) -> tuple[Message, ...]:
 
 
 def read_rejected(row: Row) -> tuple[Message, ...] | None:
-    """The worse answer; None where there is none."""
+    """Return the rejected answer as messages, or None if the row has none."""
     return None if row.get("rejected") is None else read_answer(row, "rejected")
 
 

@@ -1,4 +1,4 @@
-"""HuggingFaceH4/ultrachat_200k: conversations between two models, from which Zephyr learnt to chat.
+"""HuggingFaceH4/ultrachat_200k: conversations between two models, used for the SFT of Zephyr.
 
 A raw row:
 
@@ -6,8 +6,8 @@ A raw row:
      "messages": [{"content": "Hi!", "role": "user"}, {"content": "Hello.", "role": "assistant"},
                   {"content": "Name a noble gas.", "role": "user"}, {"content": "Neon.", "role": "assistant"}]}
 
-Instruction rows: one for the last answer, or with --turns all one for each. `prompt` repeats the first turn, and is not
-read. ultrachat:test_sft names the split that is held out.
+Each row gives one instruction row for the last answer, or one for each answer with --turns all. `prompt` repeats the
+first turn and is not read. ultrachat:test_sft selects the held-out split.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-r"""HuggingFaceH4/ultrafeedback_binarized: UltraFeedback prompts with the best and another answer, scored by GPT-4.
+r"""HuggingFaceH4/ultrafeedback_binarized: UltraFeedback prompts with the best answer and another one, scored by GPT-4.
 
 A raw row:
 
@@ -7,7 +7,7 @@ A raw row:
      "rejected": [{"content": "Name a noble gas.", "role": "user"}, {"content": "Oxygen.", "role": "assistant"}],
      "messages": [...], "score_chosen": 8.5, "score_rejected": 3.0}
 
-The prompt is read from `chosen`, since `prompt` holds the first turn alone where there are several.
+The prompt is read from `chosen`, because `prompt` contains only the first turn of a conversation.
 """
 
 from collections.abc import Iterator

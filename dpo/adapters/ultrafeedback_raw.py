@@ -1,4 +1,4 @@
-"""openbmb/UltraFeedback: prompts with four answers, each rated by GPT-4 in four aspects.
+"""openbmb/UltraFeedback: prompts with four answers, each rated by GPT-4 on four aspects.
 
 A raw row:
 
@@ -9,7 +9,7 @@ A raw row:
      "correct_answers": ["None"], "incorrect_answers": ["None"]}
 
 Answers are ranked by `fine-grained_score`, the mean of the four ratings. `overall_score` is not read: in the published
-rows some answers that every rating calls bad have a 10 there, a 1.0 that lost its point.
+rows, some answers with low ratings have an overall score of 10 that was meant to be 1.0.
 """
 
 from dpo.adapters.base import Adapter, AdapterOptions, Row, pair_ranked, read_list, read_number, read_text

@@ -227,7 +227,7 @@ def drop_for(error: ValidationError) -> Drop:
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     if first["type"] == "literal_error" and where.endswith("role"):
-        return Drop("unknown_role", f"found {first['input']!r:.40}")
+        return Drop("unknown_role", f"found the role {first['input']!r:.40}, expected system, user or assistant")
     if first["type"] == "too_short":
         return Drop("empty_prompt", "there is no prompt")
     if first["type"] == "value_error":

@@ -1,4 +1,4 @@
-"""Rows through an adapter as the pipeline sends them."""
+"""Helpers that convert rows with an adapter in the same way as the pipeline."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ def convert(name: str, row: Any, **options: Any) -> list[Preference | Drop]:
 
 
 def reasons(name: str, row: Any, **options: Any) -> list[str | Preference]:
-    """What comes back for a row: preferences as they are, drops by their reason."""
+    """Return what an adapter returns for a row, with each drop replaced by its reason."""
     return [
         candidate.reason if isinstance(candidate, Drop) else candidate for candidate in convert(name, row, **options)
     ]
 
 
 def detail(name: str, row: Any) -> str:
-    """The detail of the one drop that comes back for a row."""
+    """Return the detail of the only drop that an adapter returns for a row."""
     (drop,) = convert(name, row)
     assert isinstance(drop, Drop)
     return drop.detail

@@ -1,4 +1,4 @@
-"""Alpaca: an instruction, at times with an input."""
+"""Tests of the alpaca adapter: an instruction, sometimes with an input."""
 
 import pytest
 
@@ -8,20 +8,20 @@ from tests.builders import instruction
 ROW = {"instruction": "Name the gas.", "input": "Ne", "output": "Neon.", "text": "Below is an instruction ..."}
 
 
-def test_the_input_stands_below_the_instruction() -> None:
+def test_the_input_follows_the_instruction() -> None:
     assert convert("alpaca", ROW) == [instruction("Name the gas.\n\nNe", "Neon.")]
 
 
 @pytest.mark.parametrize("nothing", ["", " ", None])
-def test_without_an_input_the_instruction_stands_alone(nothing: str | None) -> None:
+def test_without_an_input_the_prompt_is_the_instruction(nothing: str | None) -> None:
     assert convert("alpaca", ROW | {"input": nothing}) == [instruction("Name the gas.", "Neon.")]
 
 
-def test_a_file_may_have_no_inputs_at_all() -> None:
+def test_a_file_may_lack_the_input_column() -> None:
     row = {"instruction": "Name a noble gas.", "output": "Neon."}
     assert convert("alpaca", row) == [instruction("Name a noble gas.", "Neon.")]
 
 
 @pytest.mark.parametrize("column", ["instruction", "input", "output"])
-def test_a_column_of_something_else_is_a_malformed_row(column: str) -> None:
+def test_a_column_without_text_is_a_malformed_row(column: str) -> None:
     assert reasons("alpaca", ROW | {column: 3}) == ["malformed_row"]

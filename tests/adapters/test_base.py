@@ -1,4 +1,4 @@
-"""Pairing ranked answers, and reading columns."""
+"""Tests of dpo.adapters.base: pairs from ranked answers, answers from conversations, and reading of columns."""
 
 import random
 from typing import Any
@@ -10,7 +10,7 @@ from dpo.records import Drop, Message, Preference
 from tests.builders import assistant, instruction, system, user
 
 PROMPT = [user("Name a noble gas.")]
-# From best to worst: neon 9, argon 7, iron 4, water 1; listed out of order.
+# From best to worst: neon 9, argon 7, iron 4, water 1. The list is not in this order.
 ANSWERS = [("iron", 4.0), ("neon", 9.0), ("water", 1.0), ("argon", 7.0)]
 
 
@@ -63,14 +63,14 @@ def test_best_random_gives_the_same_for_the_same_seed() -> None:
     assert [pairs("best_random", prompt=prompt, seed=8) for prompt in prompts] != first
 
 
-def test_best_random_depends_neither_on_other_rows_nor_on_the_listing_of_answers() -> None:
+def test_best_random_depends_neither_on_other_rows_nor_on_the_order_of_the_answers() -> None:
     prompts = [f"question {number}" for number in range(50)]
     in_order = {prompt: pairs("best_random", prompt=prompt) for prompt in prompts}
     random.Random(0).shuffle(prompts)
     assert {prompt: pairs("best_random", ANSWERS[::-1], prompt=prompt) for prompt in prompts} == in_order
 
 
-def test_best_random_passes_over_answers_that_share_the_best_score() -> None:
+def test_best_random_skips_answers_that_share_the_best_score() -> None:
     answers = [("neon", 9.0), ("argon", 9.0), ("water", 1.0)]
     found = {pairs("best_random", answers, prompt=f"question {number}")[0] for number in range(50)}
     assert found == {("neon", "water")}
@@ -88,7 +88,7 @@ def test_fewer_than_two_answers_are_a_drop(pairing: Pairing, answers: list[tuple
     with pytest.raises(Drop) as caught:
         pairs(pairing, answers)
     assert caught.value.reason == "too_few_answers"
-    assert caught.value.detail == f"found {len(answers)}, a pair needs 2"
+    assert caught.value.detail == f"answers found: {len(answers)}, a pair needs 2"
 
 
 @pytest.mark.parametrize("pairing", ["best_worst", "best_random", "adjacent", "all"])
@@ -97,7 +97,7 @@ def test_two_answers_are_one_pair(pairing: Pairing) -> None:
 
 
 def answers(turns: Turns, *messages: Message, untrained: tuple[int, ...] = ()) -> list[Preference | str]:
-    """Instruction rows as they are, and drops by their reason."""
+    """Return what answers_in yields, with each drop replaced by its reason."""
     found = answers_in(messages, AdapterOptions(turns=turns), untrained=untrained)
     return [candidate.reason if isinstance(candidate, Drop) else candidate for candidate in found]
 
@@ -110,30 +110,30 @@ FIRST = Preference(prompt=(RULE, HI), chosen="Hello.")
 SECOND = Preference(prompt=(RULE, HI, HELLO, ASK), chosen="Neon.")
 
 
-def test_the_last_turn_of_a_conversation_is_the_answer_or_every_one_is() -> None:
+def test_the_answer_is_the_last_assistant_turn_or_each_of_them() -> None:
     assert answers("last", RULE, HI, HELLO, ASK, NEON) == [SECOND]
     assert answers("all", RULE, HI, HELLO, ASK, NEON) == [FIRST, SECOND]
 
 
 @pytest.mark.parametrize("turns", ["last", "all"])
-def test_a_question_behind_the_last_answer_is_left_out(turns: Turns) -> None:
+def test_a_question_after_the_last_answer_is_left_out(turns: Turns) -> None:
     assert answers(turns, RULE, HI, HELLO, ASK) == [FIRST]
 
 
 @pytest.mark.parametrize("turns", ["last", "all"])
-def test_a_turn_that_is_not_to_be_trained_on_only_stands_in_prompts(turns: Turns) -> None:
+def test_an_untrained_turn_is_used_only_in_prompts(turns: Turns) -> None:
     assert answers(turns, RULE, HI, HELLO, ASK, NEON, untrained=(2,)) == [SECOND]
     assert answers(turns, RULE, HI, HELLO, ASK, NEON, untrained=(0, 1, 4)) == [FIRST]
 
 
-def test_each_turn_that_answers_no_question_is_a_drop_of_its_own() -> None:
+def test_each_answer_without_a_question_is_a_separate_drop() -> None:
     assert answers("all", HELLO, ASK, NEON) == ["empty_prompt", Preference(prompt=(HELLO, ASK), chosen="Neon.")]
     assert answers("all", RULE, HELLO, ASK, NEON)[0] == "prompt_not_user"
     assert answers("all", HI, HELLO, NEON) == [Preference(prompt=(HI,), chosen="Hello."), "prompt_not_user"]
     assert answers("last", HI, HELLO, NEON) == ["prompt_not_user"]
 
 
-def test_an_empty_system_message_is_none() -> None:
+def test_an_empty_system_message_is_left_out() -> None:
     assert answers("last", system(""), ASK, NEON) == [instruction()]
     assert answers("all", system(""), NEON) == ["empty_prompt"]
 
@@ -145,7 +145,7 @@ def test_a_conversation_without_an_answer_is_a_drop(messages: tuple[Message, ...
     assert caught.value.reason == "no_answer"
 
 
-def test_text_is_read_as_it_is() -> None:
+def test_text_is_read_unchanged() -> None:
     assert read_text({"a": " x\n"}, "a") == " x\n"
     assert read_text({"a": ""}, "a") == ""
 
@@ -154,9 +154,9 @@ def test_text_is_read_as_it_is() -> None:
     ("row", "detail"),
     [
         ({}, "column 'a' is missing"),
-        ({"a": None}, "column 'a' holds NoneType, expected text"),
-        ({"a": 3}, "column 'a' holds int, expected text"),
-        ({"a": ["x"]}, "column 'a' holds list, expected text"),
+        ({"a": None}, "column 'a' contains NoneType, expected text"),
+        ({"a": 3}, "column 'a' contains int, expected text"),
+        ({"a": ["x"]}, "column 'a' contains list, expected text"),
     ],
 )
 def test_a_column_without_text_is_a_malformed_row(row: dict[str, Any], detail: str) -> None:

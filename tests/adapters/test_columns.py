@@ -1,4 +1,4 @@
-"""Any table, by naming its columns."""
+"""Tests of the columns adapter: any table whose columns the user names."""
 
 from typing import Any
 
@@ -18,16 +18,16 @@ ROW = {"question": "Name a noble gas.", "good": "Neon.", "bad": "Oxygen.", "vote
 NAMES = {"column_prompt": "question", "column_chosen": "good", "column_rejected": "bad"}
 
 
-def test_columns_are_read_under_the_names_that_the_user_gave() -> None:
+def test_columns_are_read_by_the_user_s_names() -> None:
     assert convert("columns", ROW, **NAMES) == [pair("Name a noble gas.", "Neon.", "Oxygen.")]
 
 
-def test_columns_that_are_not_named_keep_their_names() -> None:
+def test_columns_without_a_flag_keep_their_default_names() -> None:
     row: dict[str, Any] = {"prompt": "Name a noble gas.", "chosen": "Neon.", "bad": "Oxygen."}
     assert convert("columns", row, column_rejected="bad") == [pair("Name a noble gas.", "Neon.", "Oxygen.")]
 
 
-def test_system_messages_and_scores_have_columns_too() -> None:
+def test_system_messages_and_scores_can_be_named_too() -> None:
     row = ROW | {"rules": "Be brief.", "less": 2}
     more = {"column_system": "rules", "column_score_chosen": "votes", "column_score_rejected": "less"}
     assert convert("columns", row, **NAMES, **more) == [
@@ -41,7 +41,7 @@ def test_system_messages_and_scores_have_columns_too() -> None:
     ]
 
 
-def test_a_column_that_is_missing_is_asked_for_under_its_given_name(write_rows: WriteRows) -> None:
+def test_a_missing_column_is_reported_by_the_user_s_name(write_rows: WriteRows) -> None:
     source = parse_source(f"columns={write_rows([ROW])}")
     with pytest.raises(SourceError, match=r"lack chosen, rejected[\s\S]*expected by 'columns': question, chosen, reje"):
         list(open_source(source, {"prompt": "question"}))
@@ -50,14 +50,14 @@ def test_a_column_that_is_missing_is_asked_for_under_its_given_name(write_rows: 
     assert len(list(open_source(source, {"prompt": "question", "chosen": "good", "rejected": "bad"}))) == 1
 
 
-def test_a_name_that_is_mistaken_is_an_error_also_where_the_column_may_be_missing(write_rows: WriteRows) -> None:
-    """The row's own `system` must not stand in for the column that was meant."""
+def test_a_misspelled_name_of_an_optional_column_is_an_error(write_rows: WriteRows) -> None:
+    """The row's own `system` column must not be used instead."""
     source = parse_source(f"columns={write_rows([ROW | {'system': 'Be long.', 'rules': 'Be brief.'}])}")
     with pytest.raises(SourceError, match="lack ruls"):
         list(open_source(source, {"prompt": "question", "chosen": "good", "rejected": "bad", "system": "ruls"}))
 
 
-def test_a_row_without_its_named_column_is_malformed_whatever_else_it_holds() -> None:
+def test_a_row_without_a_named_column_is_malformed_even_if_it_has_the_default_one() -> None:
     row = {"prompt": "Something else.", "good": "Neon.", "bad": "Oxygen."}
     assert reasons("columns", row, **NAMES) == ["malformed_row"]
 
@@ -75,7 +75,7 @@ def test_questions_and_answers_are_instruction_rows(write_rows: WriteRows) -> No
     assert "--stage" not in str(caught.value)
 
 
-def test_a_system_message_that_the_answers_hold_too_is_taken_once() -> None:
+def test_a_system_message_that_the_answers_contain_too_is_used_once() -> None:
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a noble gas."}]
     row = {
         "system": "Be brief.",
@@ -87,7 +87,7 @@ def test_a_system_message_that_the_answers_hold_too_is_taken_once() -> None:
     assert preference.prompt == (system("Be brief."), user("Name a noble gas."))  # type: ignore[union-attr]
 
 
-def test_names_that_no_source_reads_are_an_error(chatml_tokenizer: Tokenizer) -> None:
+def test_column_flags_that_no_source_reads_are_an_error(chatml_tokenizer: Tokenizer) -> None:
     config = data_config([f"nectar={SAMPLES / 'nectar.jsonl'}"], column_prompt="question")
     with pytest.raises(ConfigError, match="--column_prompt is read by columns=SOURCE alone"):
         prepare(config, chatml_tokenizer, progress=False)

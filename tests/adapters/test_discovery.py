@@ -1,4 +1,4 @@
-"""Finding adapters: in the folder, in installed packages and anywhere; two of one name are refused."""
+"""Tests of dpo.adapters: adapters are found in the folder, in installed packages and by path, with unique names."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ ADAPTER = Adapter(name={name!r}, hub_id="org/name", split="train", columns=("a",
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder whose files are found beside the package's own."""
+    """A folder whose adapter files are found in addition to the package's own."""
     monkeypatch.setattr(dpo.adapters, "__path__", [*dpo.adapters.__path__, str(tmp_path)])
     find_adapters.cache_clear()
     yield tmp_path
@@ -37,11 +37,11 @@ def test_a_file_in_the_folder_is_an_adapter(folder: Path) -> None:
     assert get_adapter("zz_new").columns == ("a",)
 
 
-def test_two_adapters_of_one_name_are_refused_with_both_files(folder: Path) -> None:
+def test_two_adapters_with_one_name_are_refused_and_both_modules_named(folder: Path) -> None:
     (folder / "zz_second.py").write_text(ADAPTER.format(name="nectar"))
     with pytest.raises(AdapterError) as caught:
         find_adapters()
-    assert "two adapters are named 'nectar'" in str(caught.value)
+    assert "two adapters have the name 'nectar'" in str(caught.value)
     assert "dpo.adapters.nectar" in str(caught.value)
     assert "dpo.adapters.zz_second" in str(caught.value)
 
@@ -50,13 +50,13 @@ def test_two_adapters_of_one_name_are_refused_with_both_files(folder: Path) -> N
 def test_a_file_without_an_adapter_is_refused(folder: Path, text: str) -> None:
     name = f"zz_empty_{len(text)}"
     (folder / f"{name}.py").write_text(text)
-    with pytest.raises(AdapterError, match=rf"{name}\.py defines no ADAPTER"):
+    with pytest.raises(AdapterError, match=rf"{name}\.py does not define ADAPTER"):
         find_adapters()
 
 
-def test_a_name_that_reads_as_a_source_or_a_fraction_is_refused(folder: Path) -> None:
+def test_a_name_with_a_separator_of_datasets_is_refused(folder: Path) -> None:
     (folder / "zz_name.py").write_text(ADAPTER.format(name="votes@2"))
-    with pytest.raises(AdapterError, match=r"zz_name\.py: its name 'votes@2' holds"):
+    with pytest.raises(AdapterError, match=r"zz_name\.py: its name 'votes@2' contains"):
         find_adapters()
 
 
@@ -66,18 +66,18 @@ def test_a_file_that_cannot_be_imported_is_named(folder: Path) -> None:
         find_adapters()
 
 
-def test_an_unknown_adapter_lists_what_there_is() -> None:
+def test_an_unknown_adapter_is_reported_with_the_available_ones() -> None:
     with pytest.raises(AdapterError) as caught:
         get_adapter("ultrafeedbck")
     assert str(caught.value).startswith("unknown adapter 'ultrafeedbck'. Did you mean ultrafeedback or ")
-    assert f"there is: {', '.join(find_adapters())}" in str(caught.value)
+    assert f"Available: {', '.join(find_adapters())}" in str(caught.value)
 
 
-def test_the_contract_itself_is_no_adapter() -> None:
+def test_base_is_not_an_adapter() -> None:
     assert "base" not in find_adapters()
 
 
-def test_an_adapter_may_lie_anywhere(tmp_path: Path) -> None:
+def test_an_adapter_file_may_be_in_any_folder(tmp_path: Path) -> None:
     file = tmp_path / "elsewhere.py"
     file.write_text(ADAPTER.format(name="elsewhere"))
     assert get_adapter("elsewhere", (file,)).columns == ("a",)
@@ -89,27 +89,27 @@ def test_an_adapter_may_lie_anywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("none.py", None, "expected a Python file, and there is none"),
-        ("rows.jsonl", "{}", "expected a Python file, and there is none"),
+        ("none.py", None, r"expected an existing Python file, with a name that ends in \.py"),
+        ("rows.jsonl", "{}", r"expected an existing Python file, with a name that ends in \.py"),
         ("broken.py", "def convert(", r"broken\.py cannot be imported: SyntaxError"),
         ("leaves.py", "raise SystemExit(0)", r"leaves\.py cannot be imported: SystemExit"),
-        ("empty.py", "", "defines no ADAPTER"),
+        ("empty.py", "", "does not define ADAPTER"),
         (
             "one_argument.py",
             "from dpo.adapters.base import Adapter\n"
             "ADAPTER = Adapter(name='a', hub_id=None, split='train', columns=(), convert=lambda row: [], examples=())",
-            "convert cannot be called with a row and its options: too many positional arguments",
+            "convert cannot be called with a row and options: too many positional arguments",
         ),
     ],
 )
-def test_a_file_that_is_no_adapter_is_refused(tmp_path: Path, name: str, text: str | None, expected: str) -> None:
+def test_a_file_that_is_not_an_adapter_is_refused(tmp_path: Path, name: str, text: str | None, expected: str) -> None:
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(AdapterError, match=expected):
         load_adapter(tmp_path / name)
 
 
-def test_an_installed_package_offers_its_adapters_by_entry_point(
+def test_adapters_of_an_installed_package_are_found_by_entry_point(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path / "site"

@@ -1,4 +1,4 @@
-"""Argilla's judged Orca pairs: ties marked, ratings that may be missing."""
+"""Tests of the distilabel_orca adapter: marked ties, and ratings that may be missing."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ ROW = dict(get_adapter("distilabel_orca").examples[0][0])
         ({"rating": ""}, (None, None)),
     ],
 )
-def test_the_larger_rating_is_that_of_chosen_and_a_tie_has_equal_scores(
+def test_chosen_has_the_larger_rating_and_a_tie_has_equal_scores(
     change: dict[str, Any], scores: tuple[float | None, float | None]
 ) -> None:
     (pair,) = convert("distilabel_orca", ROW | change)

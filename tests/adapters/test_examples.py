@@ -1,4 +1,4 @@
-"""Every adapter that is found keeps its contract, which is checked as `python -m dpo adapters --check` checks it."""
+"""Tests that every adapter keeps the contract, with the checks of `python -m dpo adapters --check`."""
 
 import random
 import sys
@@ -15,7 +15,7 @@ from dpo.records import Drop
 ADAPTERS = find_adapters()
 
 
-def test_every_data_set_of_the_field_has_one() -> None:
+def test_the_adapters_of_the_documentation_are_found() -> None:
     assert list(ADAPTERS) == sorted(ADAPTERS)
     assert {"nectar", "orca_dpo_pairs", "triplets", "ultrafeedback"} <= set(ADAPTERS)
     assert {"hh_rlhf", "shp", "stack_exchange", "ultrafeedback_raw", "argilla_ultrafeedback"} <= set(ADAPTERS)
@@ -29,11 +29,11 @@ class TestEveryAdapter:
         assert check_adapter(adapter, num_malformed_rows=200_000 // len(ADAPTERS) + 1) == []
 
     @pytest.mark.long
-    def test_it_keeps_the_contract_over_a_million_rows_in_all(self, adapter: Adapter) -> None:
+    def test_it_keeps_the_contract_with_a_million_rows_in_total(self, adapter: Adapter) -> None:
         assert check_adapter(adapter, num_malformed_rows=1_000_000 // len(ADAPTERS) + 1) == []
 
-    def test_malformed_rows_are_malformed(self, adapter: Adapter) -> None:
-        """Or the rows that the contract is checked with would show nothing."""
+    def test_mutated_rows_are_often_malformed(self, adapter: Adapter) -> None:
+        """Otherwise the check of the contract with mutated rows would prove nothing."""
         generator = random.Random(0)
         rows = [mutate(generator.choice(adapter.examples)[0], generator) for _ in range(500)]
         outcomes = [candidate for row in rows for candidate in convert_row(row, adapter, AdapterOptions(pairing="all"))]
@@ -44,4 +44,4 @@ class TestEveryAdapter:
         if adapter.hub_id is not None and adapter.name != "triplets":
             assert docstring.startswith(f"{adapter.hub_id}: ")
         else:
-            assert "=rows." in docstring or adapter.name == "triplets", "a format shows how its file is named"
+            assert "=rows." in docstring or adapter.name == "triplets", "the docstring must show how to name a file"

@@ -1,4 +1,4 @@
-"""HH-RLHF: two whole conversations that part at the last answer."""
+"""Tests of the hh_rlhf adapter: two whole conversations that differ in the last answer."""
 
 import pytest
 
@@ -13,15 +13,15 @@ def row(chosen: str, rejected: str) -> dict[str, str]:
     return {"chosen": chosen, "rejected": rejected}
 
 
-def test_the_prompt_is_what_both_conversations_hold_before_the_last_answer() -> None:
+def test_the_prompt_is_the_turns_before_the_last_answer() -> None:
     (preference,) = convert("hh_rlhf", row(f"{BEFORE}\n\nAssistant: Neon.", f"{BEFORE}\n\nAssistant: Oxygen."))
     assert isinstance(preference, Preference)
     assert preference.prompt == (user("Hi!"), assistant("Hello."), user("Name a noble gas."))
     assert (preference.chosen, preference.rejected) == ("Neon.", "Oxygen.")
 
 
-def test_answers_that_begin_alike_are_whole() -> None:
-    """The common part is found by turns: a common prefix of the text would cut into the answers."""
+def test_answers_with_a_common_beginning_are_not_cut() -> None:
+    """The prompt is found by turns, because a common prefix of the text could include parts of the answers."""
     question = "\n\nHuman: Name a noble gas."
     answers = ("Neon is one.", "Neon is none.")
     assert convert("hh_rlhf", row(*(f"{question}\n\nAssistant: {answer}" for answer in answers))) == [
@@ -32,9 +32,9 @@ def test_answers_that_begin_alike_are_whole() -> None:
 @pytest.mark.parametrize(
     "other",
     ["\n\nHuman: Hi!\n\nAssistant: Oxygen.", f"{BEFORE}!\n\nAssistant: Oxygen."],
-    ids=["parts earlier", "another question"],
+    ids=["fewer turns", "another question"],
 )
-def test_conversations_that_part_before_the_last_answer_are_dropped(other: str) -> None:
+def test_conversations_that_differ_before_the_last_answer_are_dropped(other: str) -> None:
     assert reasons("hh_rlhf", row(f"{BEFORE}\n\nAssistant: Neon.", other)) == ["prompts_differ"]
 
 
@@ -46,9 +46,9 @@ def test_conversations_that_part_before_the_last_answer_are_dropped(other: str) 
         "\n\nAssistant: Neon.",
         f"{BEFORE}\n\nAssistant: a\n\nAssistant: b",
     ],
-    ids=["Human has the last word", "two questions in a row", "no question", "two answers in a row"],
+    ids=["last turn is Human's", "two questions in a row", "no question", "two answers in a row"],
 )
-def test_a_conversation_without_turns_is_dropped(broken: str) -> None:
+def test_a_conversation_without_alternating_turns_is_dropped(broken: str) -> None:
     assert reasons("hh_rlhf", row(broken, f"{BEFORE}\n\nAssistant: Oxygen.")) == ["malformed_prompt"]
     assert "'rejected'" in detail("hh_rlhf", row(f"{BEFORE}\n\nAssistant: Oxygen.", broken))
 

@@ -1,4 +1,4 @@
-"""Conversations as messages, as OpenAI's fine-tuning files have them."""
+"""Tests of the messages adapter: conversations in OpenAI's fine-tuning format."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ USER = {"role": "user", "content": "Name a noble gas."}
 ASSISTANT: dict[str, Any] = {"role": "assistant", "content": "Neon."}
 
 
-def test_the_last_answer_is_the_row_s_and_each_where_all_are_asked_for() -> None:
+def test_the_answer_is_the_last_assistant_turn_or_each_with_turns_all() -> None:
     again = {"role": "user", "content": "Another?"}
     row = {"messages": [{"role": "system", "content": "Be brief."}, USER, ASSISTANT, again, ASSISTANT]}
     prompt = (system("Be brief."), user("Name a noble gas."))
@@ -37,14 +37,14 @@ def test_an_answer_of_weight_0_is_not_trained_on() -> None:
     ],
     ids=["tools", "functions", "tool_calls", "function_call"],
 )
-def test_rows_with_tools_are_dropped_by_that_name(row: dict[str, Any]) -> None:
+def test_rows_with_tools_are_dropped_with_the_reason_tools(row: dict[str, Any]) -> None:
     assert reasons("messages", row) == ["tools"]
 
 
-def test_no_tools_are_none() -> None:
+def test_empty_tool_fields_do_not_drop_a_row() -> None:
     row = {"messages": [USER, ASSISTANT | {"tool_calls": None}], "tools": []}
     assert convert("messages", row) == [instruction()]
 
 
-def test_a_message_of_a_tool_is_an_unknown_role() -> None:
+def test_a_message_with_the_role_tool_is_an_unknown_role() -> None:
     assert reasons("messages", {"messages": [USER, {"role": "tool", "content": "4"}, ASSISTANT]}) == ["unknown_role"]

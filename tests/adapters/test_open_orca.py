@@ -1,4 +1,4 @@
-"""OpenOrca: an answer under a system message."""
+"""Tests of the open_orca adapter: a question with a system message, and an answer."""
 
 import pytest
 
@@ -9,17 +9,17 @@ from tests.builders import instruction, system, user
 ROW = {"id": "flan.1", "system_prompt": "Be brief.", "question": "Name a noble gas.", "response": "Neon."}
 
 
-def test_a_row_is_its_answer() -> None:
+def test_a_row_becomes_an_instruction_row() -> None:
     assert convert("open_orca", ROW) == [
         Preference(prompt=(system("Be brief."), user("Name a noble gas.")), chosen="Neon.")
     ]
 
 
 @pytest.mark.parametrize("nothing", ["", None])
-def test_without_a_system_message_there_is_none(nothing: str | None) -> None:
+def test_an_empty_system_prompt_gives_no_system_message(nothing: str | None) -> None:
     assert convert("open_orca", ROW | {"system_prompt": nothing}) == [instruction()]
 
 
 @pytest.mark.parametrize("column", ["system_prompt", "question", "response"])
-def test_a_column_of_something_else_is_a_malformed_row(column: str) -> None:
+def test_a_column_without_text_is_a_malformed_row(column: str) -> None:
     assert reasons("open_orca", ROW | {column: 3}) == ["malformed_row"]

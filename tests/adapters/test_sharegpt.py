@@ -1,4 +1,4 @@
-"""ShareGPT's format: turns with from and value."""
+"""Tests of the sharegpt adapter: turns with from and value."""
 
 from dpo.records import Preference
 from tests.adapters.rows import convert, reasons
@@ -24,17 +24,17 @@ def test_turns_become_messages() -> None:
     ]
 
 
-def test_a_system_message_is_a_column_or_a_turn() -> None:
+def test_the_system_message_may_be_a_column_or_a_turn() -> None:
     in_column = convert("sharegpt", ROW | {"system": "Be brief."})
     in_turns = convert("sharegpt", ROW | {"conversations": [turn("system", "Be brief."), *ROW["conversations"]]})
     assert in_column == in_turns
     assert in_column[0].prompt[0] == system("Be brief.")  # type: ignore[union-attr]
 
 
-def test_turns_of_tools_are_an_unknown_role() -> None:
+def test_a_row_with_turns_of_tools_is_an_unknown_role() -> None:
     turns = [turn("human", "2 + 2?"), turn("function_call", "{}"), turn("observation", "4")]
     assert reasons("sharegpt", ROW | {"conversations": turns}) == ["unknown_role"]
 
 
-def test_an_answer_of_the_human_is_a_malformed_row() -> None:
+def test_an_answer_by_the_human_is_a_malformed_row() -> None:
     assert reasons("sharegpt", ROW | {"rejected": turn("human", "Oxygen.")}) == ["malformed_row"]

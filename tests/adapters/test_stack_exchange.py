@@ -1,4 +1,4 @@
-"""Stack Exchange: HTML, and answers with scores."""
+"""Tests of the stack_exchange adapter: HTML, and answers with scores."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Triplets: prompt, chosen, rejected, as text or as messages."""
+"""Tests of the triplets adapter: prompt, chosen and rejected, as text or as messages."""
 
 from typing import Any
 
@@ -35,12 +35,12 @@ def test_every_form_gives_the_same_pair(row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["Name a noble gas.", [USER]], ids=["text", "messages"])
-def test_a_prompt_that_the_answers_hold_too_is_taken_once(prompt: Any) -> None:
+def test_a_prompt_that_the_answers_contain_too_is_used_once(prompt: Any) -> None:
     row = {"prompt": prompt, "chosen": [USER, NEON], "rejected": [USER, OXYGEN]}
     assert convert("triplets", row) == [pair("Name a noble gas.", "Neon.", "Oxygen.")]
 
 
-def test_turns_of_the_prompt_stand_before_those_of_the_answers() -> None:
+def test_turns_of_the_prompt_come_before_those_of_the_answers() -> None:
     row = {
         "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi!"}],
         "chosen": [{"role": "assistant", "content": "Hello."}, USER, NEON],
@@ -51,7 +51,7 @@ def test_turns_of_the_prompt_stand_before_those_of_the_answers() -> None:
     assert preference.prompt == (system("Be brief."), user("Hi!"), assistant("Hello."), user("Name a noble gas."))
 
 
-def test_scores_are_read_where_they_are_given() -> None:
+def test_scores_are_read_if_they_are_present() -> None:
     row = {"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen.", "score_chosen": 2}
     assert convert("triplets", row) == [pair("Name a noble gas.", "Neon.", "Oxygen.", score_chosen=2.0)]
 
@@ -63,21 +63,21 @@ def test_answers_to_different_conversations_are_dropped() -> None:
 
 
 @pytest.mark.parametrize("prompt", [None, []])
-def test_answers_without_any_prompt_are_an_empty_prompt(prompt: Any) -> None:
+def test_a_row_without_a_prompt_is_an_empty_prompt(prompt: Any) -> None:
     assert reasons("triplets", {"prompt": prompt, "chosen": "Neon.", "rejected": "Oxygen."}) == ["empty_prompt"]
     assert reasons("triplets", {"chosen": "Neon.", "rejected": "Oxygen."}) == ["empty_prompt"]
 
 
 @pytest.mark.parametrize("column", ["chosen", "rejected"])
 @pytest.mark.parametrize("value", [3, {}, ["Neon."], [USER], [], [[NEON]]])
-def test_an_answer_of_no_known_form_is_a_malformed_row(column: str, value: Any) -> None:
+def test_an_answer_in_an_unknown_form_is_a_malformed_row(column: str, value: Any) -> None:
     row = {"prompt": "Name a noble gas.", "chosen": "Neon.", "rejected": "Oxygen."} | {column: value}
     assert reasons("triplets", row) == ["malformed_row"]
     assert f"'{column}'" in detail("triplets", row)
 
 
 @pytest.mark.parametrize("prompt", [3, {"role": "user"}, ["Hi!"], [{"role": "user"}]])
-def test_a_prompt_of_no_known_form_is_a_malformed_row(prompt: Any) -> None:
+def test_a_prompt_in_an_unknown_form_is_a_malformed_row(prompt: Any) -> None:
     assert reasons("triplets", {"prompt": prompt, "chosen": "Neon.", "rejected": "Oxygen."}) == ["malformed_row"]
 
 
@@ -94,12 +94,12 @@ def test_without_a_chosen_answer_a_row_is_malformed(chosen: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("rejected", [{}, {"rejected": None}], ids=["missing", "null"])
 @pytest.mark.parametrize("chosen", ["Neon.", [NEON], [USER, NEON]], ids=["text", "messages", "prompt within"])
-def test_without_a_rejected_answer_it_is_an_instruction_row(chosen: Any, rejected: dict[str, Any]) -> None:
+def test_a_row_without_a_rejected_answer_is_an_instruction_row(chosen: Any, rejected: dict[str, Any]) -> None:
     row = {"prompt": "Name a noble gas.", "chosen": chosen} | rejected
     assert convert("triplets", row) == [instruction("Name a noble gas.", "Neon.")]
 
 
-def test_only_a_source_of_pairs_needs_the_column_of_rejected_answers(write_rows: WriteRows) -> None:
+def test_only_a_source_of_pairs_needs_the_rejected_column(write_rows: WriteRows) -> None:
     source = parse_source(f"triplets={write_rows([{'prompt': 'Name a noble gas.', 'chosen': 'Neon.'}])}")
     with pytest.raises(SourceError, match=r"the rows lack rejected\.[\s\S]*trained on with --stage sft"):
         list(open_source(source))

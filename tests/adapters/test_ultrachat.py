@@ -1,4 +1,4 @@
-"""UltraChat: conversations of several turns."""
+"""Tests of the ultrachat adapter: conversations of several turns."""
 
 from dpo.adapters import get_adapter
 from dpo.records import Preference
@@ -9,7 +9,7 @@ TURNS = [("user", "Hi!"), ("assistant", "Hello."), ("user", "2 + 2?"), ("assista
 ROW = {"prompt": "Hi!", "prompt_id": "9f", "messages": [{"content": text, "role": role} for role, text in TURNS]}
 
 
-def test_every_answer_is_a_row_of_its_own_where_all_are_asked_for() -> None:
+def test_the_answer_is_the_last_assistant_turn_or_each_with_turns_all() -> None:
     first = instruction("Hi!", "Hello.")
     second = Preference(prompt=(user("Hi!"), assistant("Hello."), user("2 + 2?")), chosen="4")
     assert convert("ultrachat", ROW) == [second]
@@ -20,5 +20,5 @@ def test_a_row_without_messages_is_malformed() -> None:
     assert reasons("ultrachat", {"prompt": "Hi!", "prompt_id": "9f"}) == ["malformed_row"]
 
 
-def test_it_trains_on_the_split_that_is_meant_for_it() -> None:
+def test_the_default_split_is_the_one_for_training() -> None:
     assert get_adapter("ultrachat").split == "train_sft"

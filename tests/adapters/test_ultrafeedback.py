@@ -1,4 +1,4 @@
-"""UltraFeedback: two conversations that share their prompt, with scores."""
+"""Tests of the ultrafeedback adapter: two conversations with the same prompt, and scores."""
 
 import json
 from typing import Any
@@ -30,7 +30,7 @@ def converted(row: dict[str, Any]) -> Preference:
     return preference
 
 
-def test_the_answers_share_the_turns_before_them() -> None:
+def test_the_prompt_is_the_turns_before_the_answers() -> None:
     before = (("system", "Be brief."), ("user", "Hi!"), ("assistant", "Hello."), QUESTION)
     row = ROW | {"chosen": turns(*before, ("assistant", "Neon.")), "rejected": turns(*before, ("assistant", "Iron."))}
     preference = converted(row)
@@ -38,7 +38,7 @@ def test_the_answers_share_the_turns_before_them() -> None:
     assert (preference.chosen, preference.rejected) == ("Neon.", "Iron.")
 
 
-def test_the_prompt_is_read_from_the_conversation_rather_than_the_prompt_column() -> None:
+def test_the_prompt_is_read_from_the_conversation_and_not_from_the_prompt_column() -> None:
     assert converted(ROW | {"prompt": "Something else."}).prompt == (user("Name a noble gas."),)
 
 
@@ -52,7 +52,7 @@ def test_scores_are_read_as_numbers(scores: tuple[Any, Any], expected: tuple[Any
 
 
 @pytest.mark.parametrize("score", ["high", [], {}])
-def test_a_score_that_is_no_number_is_a_malformed_row(score: Any) -> None:
+def test_a_score_that_is_not_a_number_is_a_malformed_row(score: Any) -> None:
     assert reasons("ultrafeedback", ROW | {"score_chosen": score}) == ["malformed_row"]
     assert detail("ultrafeedback", ROW | {"score_chosen": score}).startswith("score_chosen: ")
 
@@ -76,7 +76,7 @@ def test_a_conversation_that_does_not_end_in_an_answer_is_a_malformed_row(column
 
 
 @pytest.mark.parametrize("value", [None, "text", 3, ["Neon."], [None], {"role": "user", "content": "x"}])
-def test_a_column_that_holds_no_messages_is_a_malformed_row(value: Any) -> None:
+def test_a_column_without_messages_is_a_malformed_row(value: Any) -> None:
     assert reasons("ultrafeedback", ROW | {"chosen": value}) == ["malformed_row"]
 
 
@@ -86,18 +86,18 @@ def test_a_message_without_role_or_text_is_a_malformed_row(message: Any) -> None
 
 
 @pytest.mark.parametrize("role", ["tool", "human", "User", ""])
-def test_a_role_other_than_the_three_is_named(role: str) -> None:
+def test_an_unknown_role_is_named_in_the_detail(role: str) -> None:
     row = ROW | {"chosen": turns((role, "Hi!"), ("assistant", "Neon."))}
     assert reasons("ultrafeedback", row) == ["unknown_role"]
-    assert detail("ultrafeedback", row) == f"found '{role}'"
+    assert detail("ultrafeedback", row) == f"found the role '{role}', expected system, user or assistant"
 
 
-def test_answers_alone_have_no_prompt() -> None:
+def test_conversations_of_only_an_answer_are_an_empty_prompt() -> None:
     answers = {"chosen": turns(("assistant", "Neon.")), "rejected": turns(("assistant", "Iron."))}
     assert reasons("ultrafeedback", ROW | answers) == ["empty_prompt"]
 
 
-def test_two_answers_in_a_row_leave_no_question() -> None:
+def test_two_assistant_turns_in_a_row_are_a_prompt_not_user() -> None:
     twice = turns(QUESTION, ("assistant", "Hm."), ("assistant", "Neon."))
     assert reasons("ultrafeedback", ROW | {"chosen": twice, "rejected": twice}) == ["prompt_not_user"]
 
@@ -113,6 +113,6 @@ def test_missing_scores_are_none() -> None:
     assert (preference.score_chosen, preference.score_rejected) == (None, None)
 
 
-def test_a_csv_row_holds_the_conversations_as_json_and_the_scores_as_text() -> None:
+def test_conversations_and_scores_may_be_text_as_in_csv_files() -> None:
     row = {name: json.dumps(value) if name in ("chosen", "rejected") else str(value) for name, value in ROW.items()}
     assert converted(row) == converted(ROW)
