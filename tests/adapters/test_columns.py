@@ -43,7 +43,8 @@ def test_system_messages_and_scores_can_be_named_too() -> None:
 
 def test_a_missing_column_is_reported_by_the_user_s_name(write_rows: WriteRows) -> None:
     source = parse_source(f"columns={write_rows([ROW])}")
-    with pytest.raises(SourceError, match=r"lack chosen, rejected[\s\S]*expected by 'columns': question, chosen, reje"):
+    expected = r"missing columns: chosen, rejected[\s\S]*Expected by the adapter 'columns': question, chosen, reje"
+    with pytest.raises(SourceError, match=expected):
         list(open_source(source, {"prompt": "question"}))
     with pytest.raises(SourceError, match="--column_prompt NAME"):
         list(open_source(source))
@@ -53,7 +54,7 @@ def test_a_missing_column_is_reported_by_the_user_s_name(write_rows: WriteRows) 
 def test_a_misspelled_name_of_an_optional_column_is_an_error(write_rows: WriteRows) -> None:
     """The row's own `system` column must not be used instead."""
     source = parse_source(f"columns={write_rows([ROW | {'system': 'Be long.', 'rules': 'Be brief.'}])}")
-    with pytest.raises(SourceError, match="lack ruls"):
+    with pytest.raises(SourceError, match="missing columns: ruls"):
         list(open_source(source, {"prompt": "question", "chosen": "good", "rejected": "bad", "system": "ruls"}))
 
 
@@ -68,9 +69,11 @@ def test_questions_and_answers_are_instruction_rows(write_rows: WriteRows) -> No
     assert convert("columns", row, column_prompt="question", column_chosen="answer") == [instruction()]
     source = parse_source(f"columns={write_rows([row])}")
     assert len(list(open_source(source, named, pairs=False))) == 1
-    with pytest.raises(SourceError, match=r"lack rejected\.[\s\S]*--column_prompt NAME[\s\S]*with --stage sft"):
+    with pytest.raises(
+        SourceError, match=r"missing columns: rejected\.[\s\S]*--column_prompt NAME[\s\S]*Pass --stage sft"
+    ):
         list(open_source(source, named))
-    with pytest.raises(SourceError, match="lack bad") as caught:
+    with pytest.raises(SourceError, match="missing columns: bad") as caught:
         list(open_source(source, named | {"rejected": "bad"}, pairs=False))
     assert "--stage" not in str(caught.value)
 
@@ -94,5 +97,5 @@ def test_column_flags_that_no_source_reads_are_an_error(chatml_tokenizer: Tokeni
 
 
 def test_a_format_needs_a_file() -> None:
-    with pytest.raises(SourceError, match=r"'columns' is a format and no data set[\s\S]*columns=path/to/rows"):
+    with pytest.raises(SourceError, match=r"'columns' is a format, not a data set[\s\S]*columns=path/to/rows"):
         parse_source("columns")

@@ -101,6 +101,6 @@ def test_a_row_without_a_rejected_answer_is_an_instruction_row(chosen: Any, reje
 
 def test_only_a_source_of_pairs_needs_the_rejected_column(write_rows: WriteRows) -> None:
     source = parse_source(f"triplets={write_rows([{'prompt': 'Name a noble gas.', 'chosen': 'Neon.'}])}")
-    with pytest.raises(SourceError, match=r"the rows lack rejected\.[\s\S]*trained on with --stage sft"):
+    with pytest.raises(SourceError, match=r"missing columns: rejected\.[\s\S]*Pass --stage sft to train on rows"):
         list(open_source(source))
     assert len(list(open_source(source, pairs=False))) == 1

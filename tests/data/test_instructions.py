@@ -200,9 +200,9 @@ class TestMistakes:
         spec = f"columns={write_rows([{'question': 'gas?', 'answer': 'Neon.'}])}"
         named = {"column_prompt": "question", "column_chosen": "answer"}
         assert len(prepared(spec, **named).train) == 1
-        with pytest.raises(SourceError, match="the rows lack rejected"):
+        with pytest.raises(SourceError, match="missing columns: rejected"):
             prepared(spec, stage="dpo", **named)
-        with pytest.raises(SourceError, match="the rows lack chosen"):
+        with pytest.raises(SourceError, match="missing columns: chosen"):
             prepared(spec, column_prompt="question")
 
     def test_two_stages_share_no_preparation(self, prepared: Prepare) -> None:

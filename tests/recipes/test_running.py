@@ -152,7 +152,7 @@ def test_the_first_stage_that_fails_ends_it_with_its_exit_code_and_the_way_to_go
     said = capfd.readouterr()
     assert said.out.startswith(f"[1/2] again: {sys.executable} {ROOT / 'main.py'} --config {file} --stage again\n")
     assert "[2/2]" not in said.out
-    assert "the source holds no rows" in said.err
+    assert "the source contains no rows" in said.err
     assert (
         "error: stage 'again' ended with exit code 2.\n"
         f"  When that is mended, go on with: python -m dpo recipe {file} --from again\n"

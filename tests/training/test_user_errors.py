@@ -73,7 +73,7 @@ def test_a_source_without_the_adapters_columns(fail, tmp_path):
     file = tmp_path / "other.jsonl"
     file.write_text(json.dumps({"question": "a", "answer": "b"}))
     said = fail("--datasets", f"triplets={file}")
-    assert "expected by 'triplets': chosen, rejected" in said and "found: answer, question" in said
+    assert "Expected by the adapter 'triplets': chosen, rejected" in said and "Found: answer, question" in said
 
 
 def test_a_tokenizer_without_the_templates_control_tokens(fail):

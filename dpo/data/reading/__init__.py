@@ -1,1 +1,1 @@
-"""From an entry of --datasets to raw rows."""
+"""Reading: from an entry of --datasets to raw rows."""

@@ -1,4 +1,4 @@
-"""Rows of JSON, JSONL, CSV and Parquet files."""
+"""Reading of rows from JSON, JSONL, CSV and Parquet files."""
 
 __all__ = ["FORMATS", "count_file_rows", "read_files"]
 
@@ -26,7 +26,7 @@ def read_files(files: tuple[Path, ...]) -> Iterator[Any]:
 
 
 def read_json(file: Path) -> Iterator[Any]:
-    """A JSON array, or one JSON value a line."""
+    """Yield the items of a JSON array, or one JSON value for each line."""
     with file.open(encoding="utf-8-sig") as lines:
         start = lines.read(1024).lstrip()[:1]
         lines.seek(0)
@@ -46,10 +46,10 @@ def decode(text: str, file: Path, first_line: int) -> Any:
         found = error.doc[error.pos : error.pos + 40]
         raise SourceError(
             f"{file}, line {line}, column {error.colno}: not valid JSON: {error.msg}, found {found!r}.\n"
-            "  Expected one JSON object a line, or one array of objects."
+            "  Expected one JSON object on each line, or one array of objects."
         ) from error
-    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
-        raise SourceError(f"{file}, line {first_line}: JSON that cannot be read as a row: {error}") from error
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number with thousands of digits
+        raise SourceError(f"{file}, line {first_line}: the JSON cannot be read as a row: {error}") from error
 
 
 def read_csv(file: Path) -> Iterator[dict[str, str]]:
@@ -65,11 +65,11 @@ def read_parquet(file: Path) -> Iterator[dict[str, Any]]:
         for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1000):
             yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
-        raise SourceError(f"{file}: no readable Parquet: {error}") from error
+        raise SourceError(f"{file}: not a readable Parquet file: {error}") from error
 
 
 def count_file_rows(file: Path) -> int:
-    """How many rows a file has, without decoding them where that can be done."""
+    """Return the number of rows in a file, without decoding the rows of JSONL and Parquet files."""
     if file.suffix == ".jsonl":
         with file.open("rb") as lines:
             return sum(1 for line in lines if line.strip())

@@ -1,4 +1,4 @@
-"""Rows of data sets on the Hub."""
+"""Loading of data sets from the Hub."""
 
 __all__ = ["load_hub_dataset"]
 
@@ -8,13 +8,17 @@ from dpo.errors import SourceError
 
 
 def load_hub_dataset(hub_id: str, split: str | None, *, stream: bool = False) -> Any:
-    """A split of a data set on the Hub: streamed, or downloaded once and read from the datasets library's cache."""
+    """Load a split of a Hub data set: streamed, or downloaded once and read from the cache of the datasets library.
+
+    Raises:
+        SourceError: if the data set cannot be loaded.
+    """
     import datasets
 
     try:
         return datasets.load_dataset(hub_id, split=split, streaming=stream)
-    except Exception as error:  # whatever the Hub, the network or the cache say, the user's way out is the same
+    except Exception as error:  # the advice to the user is the same for any failure of the Hub, network or cache
         raise SourceError(
             f"the Hub data set '{hub_id}', split '{split}', cannot be loaded: {type(error).__name__}: {error}\n"
-            "  Check the network and the name, or pass a local copy: ADAPTER=path/to/rows.jsonl"
+            "  Check the name and the network, or pass a local copy: ADAPTER=path/to/rows.jsonl"
         ) from error

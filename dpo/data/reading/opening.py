@@ -1,4 +1,4 @@
-"""The rows of a source, numbered, after its columns were checked."""
+"""Opening of a source: its columns are checked, then its rows are numbered."""
 
 __all__ = ["count_rows", "open_source"]
 
@@ -13,7 +13,7 @@ from dpo.data.reading.source import Source
 from dpo.errors import SourceError
 
 NUM_SCHEMA_ROWS = 100
-"""A column that none of the first rows has is taken to be missing from the whole source."""
+"""Rows in which the adapter's columns are looked for. A column that none of them has counts as missing."""
 
 
 def open_source(
@@ -23,38 +23,43 @@ def open_source(
     pairs: bool = True,
     stream: bool = False,
 ) -> Iterator[tuple[int, Any]]:
-    """Rows with their numbers, from 0, after the columns were checked.
+    """Yield the rows of a source with their numbers, from 0, after a check of the columns.
 
     Args:
-        source: What to read.
-        column_names: For adapters whose columns the user names: which column stands for each.
-        pairs: Whether each row is to have a rejected answer.
-        stream: Whether to fetch a Hub data set as it is read, where a few rows are all that is wanted.
+        source: The source to read.
+        column_names: The user's column names, for an adapter whose columns can be renamed.
+        pairs: Whether each row needs a rejected answer.
+        stream: Whether to stream a Hub data set instead of downloading it. Useful if only a few rows are needed.
 
     Raises:
-        SourceError: a file cannot be read, no row is there, or the adapter's columns are missing.
+        SourceError: if a file cannot be read, there are no rows, or a column of the adapter is missing.
     """
     rows = read_hub(source, stream=stream) if source.hub_id is not None else read_files(source.files)
     first = list(itertools.islice(rows, NUM_SCHEMA_ROWS))
     if not first:
-        raise SourceError(f"{source.spec}: the source holds no rows.\n  Check that it is the file you meant.")
+        raise SourceError(
+            f"{source.spec}: the source contains no rows.\n  Check that it is the right file or data set."
+        )
     found = sorted({str(key) for row in first if isinstance(row, Mapping) for key in row})
     expected = source.adapter.columns_in(column_names, pairs=pairs)
     if missing := [column for column in expected if column not in found]:
         named = source.adapter.columns_are_named
-        way_out = f"\n  Name them: --column_{source.adapter.columns[0]} NAME and so on." if named else ""
+        advice = f"\n  Name the columns: --column_{source.adapter.columns[0]} NAME, and so on." if named else ""
         if missing == ["rejected"] and source.adapter.rejected_is_optional:
-            way_out += "\n  Rows of one answer, without a worse one, are trained on with --stage sft."
+            advice += "\n  Pass --stage sft to train on rows that have only one answer."
         raise SourceError(
-            f"{source.spec}: the rows lack {', '.join(missing)}.\n"
-            f"  expected by '{source.adapter.name}': {', '.join(expected)}\n"
-            f"  found: {', '.join(found) or 'rows that are no objects'}{way_out}"
+            f"{source.spec}: missing columns: {', '.join(missing)}.\n"
+            f"  Expected by the adapter '{source.adapter.name}': {', '.join(expected)}\n"
+            f"  Found: {', '.join(found) or 'rows that are not objects'}{advice}"
         )
     yield from enumerate(itertools.chain(first, rows))
 
 
 def count_rows(source: Source, *, stream: bool = False) -> int | None:
-    """How many rows a source has, without decoding them where that can be done; None where the Hub does not say."""
+    """Return the number of rows of a source, or None for a Hub data set that does not provide it.
+
+    The rows of JSONL and Parquet files are not decoded.
+    """
     if source.hub_id is not None:
         splits = load_hub_dataset(source.hub_id, source.split, stream=stream).info.splits or {}
         return splits[source.split].num_examples if source.split in splits else None

@@ -1,4 +1,4 @@
-"""An entry of --datasets: which adapter reads which file, folder of files or Hub data set."""
+"""Parsing of an entry of --datasets into an adapter and a file, a folder of files, or a Hub data set."""
 
 __all__ = ["Source", "check_sources", "coming_output", "parse_source"]
 
@@ -18,15 +18,15 @@ from dpo.errors import SourceError
 from dpo.folders import files_fingerprint, find_output, similar_path
 
 SAMPLING_BLOCK = 100
-"""Rows among which a fraction is drawn. The share is exact over every full block."""
+"""Number of rows in a block. A fraction takes exactly its share of every full block."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One entry of --datasets, resolved."""
+    """One parsed entry of --datasets."""
 
     spec: str
-    """As the user wrote it; the source's name in every report."""
+    """The entry as the user wrote it. It is the source's name in every report."""
     adapter: Adapter
     files: tuple[Path, ...] = ()
     """Local files, sorted. Empty for a Hub data set."""
@@ -36,18 +36,21 @@ class Source:
     """Share of the rows to use, in (0, 1]."""
 
     def fingerprint(self) -> str:
-        """Changes when the rows may have: sizes and times of local files, or the Hub's own fingerprint."""
+        """Return a string that changes if the rows may have changed.
+
+        It is made from the sizes and times of local files, or from the fingerprint of the loaded Hub data set.
+        """
         if self.hub_id is not None:
             return f"{self.hub_id}:{self.split}:{load_hub_dataset(self.hub_id, self.split)._fingerprint}"
         return files_fingerprint(self.files)
 
     def is_sampled(self, row_number: int, seed: int) -> bool:
-        """Whether the fraction takes this row: its share of every full block of rows, drawn by the seed."""
+        """Return whether the fraction takes this row. The seed decides which rows of a block are taken."""
         if self.fraction == 1:
             return True
         block, place = divmod(row_number, SAMPLING_BLOCK)
         turn = block * SAMPLING_BLOCK + shuffled_block(f"{seed}:{self.spec}:{block}")[place]
-        share = Fraction(str(self.fraction))  # the decimal that was written: 100 * 0.29 is 28.999... as a float
+        share = Fraction(str(self.fraction))  # exact, because 100 * 0.29 is 28.999... in floating point
         return int((turn + 1) * share) > int(turn * share)
 
 
@@ -57,15 +60,15 @@ def shuffled_block(seed: str) -> list[int]:
 
 
 def parse_source(spec: str, adapter_files: tuple[Path, ...] = ()) -> Source:
-    """Read ADAPTER[=SOURCE][:SPLIT][@FRACTION].
+    """Parse ADAPTER[=SOURCE][:SPLIT][@FRACTION].
 
     Args:
-        spec: "nectar", "ultrafeedback=rows.parquet", "triplets=org/name:train", "orca_dpo_pairs@0.5".
-        adapter_files: Adapters elsewhere, which the spec may name.
+        spec: For example "nectar", "ultrafeedback=rows.parquet", "triplets=org/name:train" or "orca_dpo_pairs@0.5".
+        adapter_files: The user's adapter files, whose adapters the spec may name.
 
     Raises:
-        AdapterError: there is no such adapter.
-        SourceError: the file is missing or of no known kind, or the fraction is not in (0, 1].
+        AdapterError: if there is no such adapter.
+        SourceError: if the file is missing or in an unknown format, or the fraction is not in (0, 1].
     """
     rest, _, fraction_text = spec.rpartition("@")
     fraction = 1.0
@@ -81,15 +84,15 @@ def parse_source(spec: str, adapter_files: tuple[Path, ...] = ()) -> Source:
     name, equals, location = rest.partition("=")
     if not equals and ("/" in name or name.endswith(FORMATS)):
         raise SourceError(
-            f"{spec}: a file, folder or Hub id needs the adapter that reads it.\n"
-            f"  Write ADAPTER={spec}; `python -m dpo adapters` lists them."
+            f"{spec}: a file, folder or Hub id needs an adapter that reads it.\n"
+            f"  Write ADAPTER={spec}. `python -m dpo adapters` lists the adapters."
         )
     if not equals:
         name, _, split = name.partition(":")
         adapter = get_adapter(name, adapter_files)
         if adapter.hub_id is None:
             raise SourceError(
-                f"{spec}: '{name}' is a format and no data set.\n  Name the rows: {name}=path/to/rows.jsonl"
+                f"{spec}: '{name}' is a format, not a data set.\n  Name a file: {name}=path/to/rows.jsonl"
             )
         return Source(
             spec=spec, adapter=adapter, hub_id=adapter.hub_id, split=split or adapter.split, fraction=fraction
@@ -110,15 +113,15 @@ def parse_source(spec: str, adapter_files: tuple[Path, ...] = ()) -> Source:
 
 
 def check_sources(specs: Collection[str], adapter_files: tuple[Path, ...], coming: Collection[str]) -> None:
-    """Refuse sources of which it can be seen that they could not be read, before anything is.
+    """Check that sources can be parsed, and that their files exist, without reading rows.
 
     Args:
-        specs: As in --datasets.
-        adapter_files: Adapters elsewhere, which the specs may name.
-        coming: Files and folders that are made before the sources are read.
+        specs: Entries of --datasets.
+        adapter_files: The user's adapter files, whose adapters the specs may name.
+        coming: Files and folders that earlier stages will write. Sources in them need not exist yet.
 
     Raises:
-        DPOError: as parse_source.
+        DPOError: as raised by parse_source.
     """
     for spec in specs:
         if coming_output(spec, coming) is None:
@@ -128,23 +131,31 @@ def check_sources(specs: Collection[str], adapter_files: tuple[Path, ...], comin
 
 
 def coming_output(spec: str, coming: Collection[str]) -> str | None:
-    """Which of the files and folders that are yet to be made a source reads, where that is not there."""
+    """Return the not yet existing output of an earlier stage that a source reads, or None.
+
+    Args:
+        spec: Entry of --datasets.
+        coming: Files and folders that earlier stages will write.
+    """
     output = find_output(spec.partition("=")[2], coming, in_folder=True)
     return None if output is None or Path(output).expanduser().exists() else output
 
 
 def list_files(path: Path, split: str = "") -> tuple[Path, ...]:
-    """The files to read: the file itself, or those below the folder that have a known ending, sorted by name.
+    """Return a file itself, or the files of a folder and its subfolders that have a known format, sorted by name.
 
     Args:
         path: File or folder.
-        split: Text that a file's name or its subfolder must hold, where a folder has several splits.
+        split: Text that the path of a file within the folder must contain, for a folder with several splits.
+
+    Raises:
+        SourceError: if there is no such file, or the file is in an unknown format.
     """
     below = sorted(f for f in path.rglob("*") if f.suffix in FORMATS and split in str(f.relative_to(path)))
     files = (path,) if path.is_file() else tuple(below)
     if not files:
         named = f" with '{split}' in its name" if split else ""
-        raise SourceError(f"{path}: the folder holds no {', '.join(FORMATS)} file{named}")
+        raise SourceError(f"{path}: the folder contains no file{named} in one of the formats {', '.join(FORMATS)}.")
     if files[0].suffix not in FORMATS:
-        raise SourceError(f"{path}: the ending '{path.suffix}' is not one of {', '.join(FORMATS)}")
+        raise SourceError(f"{path}: unknown format '{path.suffix}', expected one of {', '.join(FORMATS)}.")
     return files
