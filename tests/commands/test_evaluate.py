@@ -137,8 +137,8 @@ def test_a_model_without_a_template_needs_one_named(evaluate, tiny_llamas, capsy
     assert evaluate("--pairs", NECTAR)[0] == 2
     said = capsys.readouterr().err
     assert said.startswith(
-        f"error: --template model, the default: the tokenizer of {tiny_llamas[0]} brings no chat template.\n"
-        "  Pass --template with the one that the model was trained in: chatml, "
+        f"error: --template model, the default: the tokenizer of {tiny_llamas[0]} has no chat template.\n"
+        "  Pass --template with the template that the model was trained with: chatml, "
     )
 
 

@@ -122,7 +122,7 @@ class TestSamples:
     def test_a_literal_in_a_text_stops_the_run_where_the_user_asks_for_it(self, prepared: Prepare) -> None:
         with pytest.raises(DataError) as caught:
             prepared(ORCA, special_tokens_in_text="error")
-        assert str(caught.value).startswith(f"{ORCA}, row 44: the text holds '<|im_end|>'")
+        assert str(caught.value).startswith(f"{ORCA}, row 44: the text contains '<|im_end|>'")
 
 
 class TestResult:

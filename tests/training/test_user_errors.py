@@ -82,7 +82,7 @@ def test_a_tokenizer_without_the_templates_control_tokens(fail):
 
 
 def test_a_template_model_that_the_tokenizer_does_not_have(fail):
-    assert "brings no chat template" in fail("--template", "model")
+    assert "the tokenizer has no chat template" in fail("--template", "model")
 
 
 def test_a_prompt_bound_above_the_whole_bound(fail):

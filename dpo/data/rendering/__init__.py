@@ -1,1 +1,1 @@
-"""From preferences to token ids."""
+"""Rendering: from preferences to token ids."""

@@ -1,4 +1,4 @@
-"""Chat templates: messages in, the text a model sees out."""
+"""Chat templates: from messages to the text that a model sees."""
 
 __all__ = ["TEMPLATES", "Template", "list_templates", "load_template"]
 
@@ -21,11 +21,11 @@ from dpo.errors import TemplateError, unknown_name
 from dpo.records import Message
 
 PACKAGE = Path(__file__).resolve().parents[2]
-# At the top of a checkout, where users look for it; inside the package once that is installed.
+# In a checkout, templates/ is at the top, where users look for it. In an installed package, it is inside the package.
 TEMPLATES = PACKAGE / "templates" if (PACKAGE / "templates").is_dir() else PACKAGE.parent / "templates"
 DECLARATION = re.compile(r"\{#-?\s*(control_tokens|text_markers):(.*?)-?#\}", re.DOTALL)
 DECLARED = re.compile(r'"[^"]+"|\S+')
-"""A literal of a declaration: a word, or what stands in quotes, with \\n for a line break."""
+"""A literal in a declaration: a word, or text in quotes with \\n for a line break."""
 BOS = "{{- bos_token }}"
 
 
@@ -35,18 +35,18 @@ class Template:
 
     name: str
     source: str
-    """The Jinja text. Saved with the model, so that inference sees what training saw."""
+    """The Jinja text. It is saved with the model, so that inference uses the same template as training."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
-    """What the template may name: bos_token, eos_token and whatever else the tokenizer has."""
+    """The tokens that the template can use by name: bos_token, eos_token and the tokenizer's other named tokens."""
 
     @property
     def control_tokens(self) -> tuple[str, ...]:
-        """Literals that must be one id each, as the template's control_tokens comment lists them."""
+        """The literals in the template's control_tokens comment. Each must be one token id."""
         return self._declared("control_tokens")
 
     @property
     def text_markers(self) -> tuple[str, ...]:
-        """Literals that separate turns as plain text, as the template's text_markers comment lists them."""
+        """The literals in the template's text_markers comment. They separate turns as plain text."""
         return self._declared("text_markers")
 
     def _declared(self, kind: str) -> tuple[str, ...]:
@@ -61,14 +61,14 @@ class Template:
             raise TemplateError(f"template '{self.name}', line {error.lineno}: {error.message}") from error
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-        """The conversation as text, byte for byte what transformers' apply_chat_template gives.
+        """Render a conversation. The text equals that of transformers' apply_chat_template, byte for byte.
 
         Args:
-            messages: Oldest first.
-            add_generation_prompt: Whether to open the assistant's next turn.
+            messages: The conversation, oldest turn first.
+            add_generation_prompt: Whether to open the next assistant turn.
 
         Raises:
-            TemplateError: the template refuses the conversation, or fails on it.
+            TemplateError: if the template refuses the conversation or fails.
         """
         try:
             return self._compiled.render(
@@ -78,11 +78,11 @@ class Template:
                 documents=None,
                 **self.special_tokens,
             )
-        except Exception as error:  # a template is the user's code, and can fail in any way
+        except Exception as error:  # a template may be the user's own code and can fail in any way
             raise TemplateError(f"template '{self.name}': {error}") from error
 
     def with_bos(self) -> "Template":
-        """The same template, opening with the BOS token."""
+        """Return the same template with the BOS token in front."""
         return replace(self, source=BOS + self.source)
 
 
@@ -92,7 +92,7 @@ def unquoted(word: str) -> str:
 
 
 def environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
-    """The sandbox in which transformers renders chat templates, with the same functions and settings."""
+    """Create a sandbox with the functions and settings that transformers uses for chat templates."""
 
     def raise_exception(message: str) -> NoReturn:
         raise jinja2.TemplateError(message)
@@ -117,34 +117,34 @@ def environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
 
 
 class AssistantTracker(jinja2.ext.Extension):
-    """Accepts transformers' {% generation %} blocks, which change no text."""
+    """Accepts the {% generation %} blocks of transformers, which do not change the text."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja declares it as an instance variable
 
     def parse(self, parser: Any) -> Any:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return jinja2.nodes.Scope(body).set_lineno(line)  # what is set inside stays inside, as there
+        return jinja2.nodes.Scope(body).set_lineno(line)  # variables set inside are local, as in transformers
 
 
 def load_template(
     name: str, *, own: str | None = None, special_tokens: Mapping[str, str] = MappingProxyType({})
 ) -> Template:
-    """A template by name or path.
+    """Load a template by name or path.
 
     Args:
         name: A file's name in templates/, a path to a .jinja file, or "model".
-        own: The tokenizer's own template, which "model" stands for.
+        own: The tokenizer's own template, which the name "model" selects.
         special_tokens: The tokenizer's named tokens, {"bos_token": "<s>", ...}.
 
     Raises:
-        TemplateError: there is none of that name, or the tokenizer has none of its own.
+        TemplateError: if the name is unknown, or if it is "model" and the tokenizer has no template.
     """
     if name == "model":
         if own is None:
             raise TemplateError(
-                "--template model: the tokenizer brings no chat template.\n"
-                f"  Choose one of: {', '.join(sorted(list_templates()))}, or pass a path to a .jinja file."
+                "--template model: the tokenizer has no chat template.\n"
+                f"  Choose one of {', '.join(sorted(list_templates()))}, or pass a path to a .jinja file."
             )
         source = own
     elif name in list_templates():
@@ -156,7 +156,7 @@ def load_template(
             unknown_name("template", name, [*list_templates(), "model"]) + ", or a path to a .jinja file"
         )
     template = Template(name=name, source=source, special_tokens=special_tokens)
-    template._compiled  # noqa: B018 - a syntax error shows here, before any row is read
+    template._compiled  # noqa: B018 - compile it now, so that a syntax error is raised before any row is read
     return template
 
 

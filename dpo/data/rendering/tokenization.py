@@ -1,4 +1,4 @@
-"""Text to token ids, with the Rust tokenizers library alone."""
+"""Tokenization of text with the Rust tokenizers library, without transformers."""
 
 __all__ = ["Tokenizer", "load_tokenizer"]
 
@@ -19,13 +19,13 @@ NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenizer:
-    """A model's tokenizer, and what its configuration says about it."""
+    """A model's tokenizer and its settings."""
 
     backend: tokenizers.Tokenizer
     special_tokens: dict[str, str] = field(default_factory=dict)
-    """Named tokens as templates see them, {"eos_token": "</s>", ...}; those that are not set are left out."""
+    """Named tokens for templates, {"eos_token": "</s>", ...}. Tokens that are not set are left out."""
     chat_template: str | None = None
-    """The tokenizer's own template."""
+    """The tokenizer's own chat template."""
 
     @cached_property
     def wants_bos(self) -> bool:
@@ -35,15 +35,16 @@ class Tokenizer:
 
     @cached_property
     def control_literals(self) -> frozenset[str]:
-        """Texts that become control tokens wherever they stand."""
+        """Texts that become control tokens anywhere in a text."""
         added = self.backend.get_added_tokens_decoder().values()
         return frozenset(token.content for token in added if token.special and token.content)
 
     @cached_property
     def barriers(self) -> frozenset[str]:
-        """Control tokens that part a text in two, each encoded by itself. None where one looks at its neighbours.
+        """Control tokens at which a text can be cut, because the tokenizer encodes both sides separately.
 
-        What stands within another token is none either: the longer one could begin before it.
+        A token that is part of another added token is not included, because the longer token could begin before it. The
+        set is empty if any added token depends on its neighbours (lstrip, rstrip, single_word, normalized).
         """
         added = self.backend.get_added_tokens_decoder().values()
         if any(token.lstrip or token.rstrip or token.single_word or token.normalized for token in added):
@@ -52,22 +53,22 @@ class Tokenizer:
         return frozenset(text for text in texts if not any(text in other[1:] for other in texts))
 
     def token_id(self, token: str) -> int | None:
-        """The id of a text that is one token of the vocabulary, else None."""
+        """Return the id of a text that is one token of the vocabulary, otherwise None."""
         return self.backend.token_to_id(token)
 
     def is_one_id(self, token: str) -> bool:
-        """Whether a text is one id wherever it stands, and no merely possible piece of the vocabulary."""
+        """Return whether a text is always encoded as one id. A piece of the vocabulary alone does not ensure this."""
         return self.encode([token]) == [[self.token_id(token)]]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of texts that hold all their control tokens already: nothing is added."""
+        """Encode texts that already contain all their control tokens. No tokens are added."""
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode_continuation(self, text: str) -> list[int]:
-        """Ids of a text that follows another.
+        """Encode a text that follows another text.
 
-        By itself, its first word would be taken for the start of a text by tokenizers that mark words ("Neon" becomes
-        "\u2581Neon"), so it is encoded behind a line break, whose ids are then taken away.
+        Some tokenizers mark the first word of a text ("Neon" becomes "\u2581Neon"). To avoid this mark, the text is
+        encoded after a line break, and the ids of the line break are removed.
         """
         (line_break,), (ids,) = self.encode(["\n"]), self.encode(["\n" + text])
         if ids[: len(line_break)] == line_break:
@@ -75,7 +76,7 @@ class Tokenizer:
         return self.encode([text])[0]
 
     def with_control_tokens(self, tokens: Sequence[str]) -> "Tokenizer":
-        """The same tokenizer with new ids, at the vocabulary's end, for control tokens that it lacks."""
+        """Return a copy with new ids for missing control tokens, at the end of the vocabulary."""
         if not tokens:
             return self
         backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
@@ -83,18 +84,18 @@ class Tokenizer:
         return replace(self, backend=backend)
 
     def fingerprint(self) -> str:
-        """Changes with the vocabulary, its settings, the named tokens or the template."""
+        """Return a hash that changes with the vocabulary, its settings, the named tokens or the chat template."""
         content = [self.backend.to_str(), self.special_tokens, self.chat_template]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def load_tokenizer(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Tokenizer:
-    """The tokenizer of a model folder or Hub id.
+    """Load the tokenizer of a model folder or Hub id.
 
-    transformers is imported only for a model that ships no tokenizer.json.
+    transformers is imported only if the model has no tokenizer.json or its configuration names no EOS token.
 
     Raises:
-        TokenizerError: there is none, or it cannot be read.
+        TokenizerError: if there is no tokenizer, or it cannot be read.
     """
     file = find_file(model, "tokenizer.json", revision)
     if file is None:
@@ -102,7 +103,7 @@ def load_tokenizer(model: str, *, revision: str | None = None, trust_remote_code
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the Rust library raises bare Exception
-        raise TokenizerError(f"{file}: no tokenizer: {error}") from error
+        raise TokenizerError(f"{file}: not a valid tokenizer: {error}") from error
     backend.no_padding()
     backend.no_truncation()
     config = read_json(find_file(model, "tokenizer_config.json", revision))
@@ -111,7 +112,7 @@ def load_tokenizer(model: str, *, revision: str | None = None, trust_remote_code
     extra = config.get("extra_special_tokens")
     named |= {name: token_text(token) for name, token in extra.items()} if isinstance(extra, dict) else {}
     if named["eos_token"] is None:
-        # Some configurations leave their named tokens to the defaults of a class that only transformers knows.
+        # Some configurations rely on the default named tokens of a tokenizer class in transformers.
         return load_with_transformers(model, revision, trust_remote_code)
     return Tokenizer(
         backend=backend,
@@ -121,18 +122,18 @@ def load_tokenizer(model: str, *, revision: str | None = None, trust_remote_code
 
 
 def token_text(token: str | dict[str, Any] | None) -> str | None:
-    """Configurations hold a token as text, or as an object with its content."""
+    """Return the text of a token, which is a text in some configurations and an object with `content` in others."""
     return token["content"] if isinstance(token, dict) else token
 
 
 def read_chat_template(model: str, revision: str | None, config: dict[str, Any]) -> str | None:
-    """The default chat template: a file of its own goes before an entry in the configuration."""
+    """Read the default chat template. The file chat_template.jinja takes precedence over the configuration."""
     file = find_file(model, "chat_template.jinja", revision, optional=True)
     if file is not None:
         try:
             return file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise TokenizerError(f"{file}: no UTF-8: {error.reason}") from error
+            raise TokenizerError(f"{file}: not valid UTF-8: {error.reason}") from error
     template = config.get("chat_template")
     if isinstance(template, list):
         return next((entry["template"] for entry in template if entry.get("name") == "default"), None)
@@ -145,10 +146,10 @@ def load_with_transformers(model: str, revision: str | None, trust_remote_code: 
     try:
         slow = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
         backend = slow.backend_tokenizer
-    except Exception as error:  # import errors, missing files and broken vocabularies end alike
+    except Exception as error:  # for example an import error, a missing file or a broken vocabulary
         raise TokenizerError(
-            f"--model_name_or_path {model}: no tokenizer.json, and transformers cannot load the tokenizer either: "
-            f"{type(error).__name__}: {error}"
+            f"--model_name_or_path {model}: there is no usable tokenizer.json, and transformers cannot load the "
+            f"tokenizer either: {type(error).__name__}: {error}"
         ) from error
     backend.no_padding()
     backend.no_truncation()

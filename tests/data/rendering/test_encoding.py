@@ -1,4 +1,4 @@
-"""Pairs as token ids: what the model sees at inference, and what it is to answer."""
+"""Tests of dpo.data.rendering.encoding: pairs as token ids."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from dpo.errors import DataError, TemplateError
 from dpo.records import Drop, Preference
 from tests.builders import CHATML, assistant, instruction, pair, save_tokenizer, system, train_byte_level, user
 
-# Which templates fit which tokenizer as it is.
+# Tokenizers, each with a template that it fits without added tokens.
 FITTING = [
     ("chatml_folder", "chatml"),
     ("chatml_folder", "hh"),
@@ -79,7 +79,7 @@ def text_of(encoder: PairEncoder, ids: list[int]) -> str:
 
 @pytest.fixture(params=FITTING, ids="-".join)
 def fitting(request: pytest.FixtureRequest) -> PairEncoder:
-    """Every template on every tokenizer that has its tokens."""
+    """An encoder for each combination in FITTING."""
     folder, name = request.param
     return encoder_for(load_tokenizer(str(request.getfixturevalue(folder))), name)
 
@@ -96,7 +96,7 @@ class TestBoundary:
         assert encoded.rejected_ids == [*rejected, end]
         assert encoded.boundary_shift is False
 
-    def test_prompt_and_answer_are_the_whole_or_the_pair_is_marked(self, fitting: PairEncoder) -> None:
+    def test_prompt_and_answer_ids_are_those_of_the_whole_or_the_pair_is_flagged(self, fitting: PairEncoder) -> None:
         num_plain = 0
         for preference in PAIRS:
             encoded = encode(fitting, preference)
@@ -127,7 +127,7 @@ class TestBoundary:
         assert sum(characters) < 1300
 
     @pytest.mark.parametrize("look", [{"lstrip": True}, {"rstrip": True}, {"normalized": True}, {"single_word": True}])
-    def test_control_tokens_that_look_at_their_neighbours_part_no_text(self, look: dict[str, bool]) -> None:
+    def test_texts_are_not_cut_at_control_tokens_that_depend_on_neighbours(self, look: dict[str, bool]) -> None:
         backend = train_byte_level(CHATML)
         backend.add_special_tokens([tokenizers.AddedToken("<|im_start|>", special=True, **look)])
         encoder = encoder_for(Tokenizer(backend=backend, special_tokens={"eos_token": "<|im_end|>"}))
@@ -135,7 +135,7 @@ class TestBoundary:
         for preference in PAIRS:
             assert encode(encoder, preference).prompt_ids == encoder.tokenizer.encode(encoder.render(preference))[0]
 
-    def test_a_control_token_within_a_longer_one_parts_no_text(self) -> None:
+    def test_texts_are_not_cut_at_a_control_token_that_is_part_of_a_longer_one(self) -> None:
         backend = train_byte_level([*CHATML, "<a>", "<b>", "<b><a>z"])
         encoder = encoder_of(
             Tokenizer(backend=backend, special_tokens={"eos_token": "<|im_end|>"}),
@@ -146,7 +146,7 @@ class TestBoundary:
         assert encode(encoder, pair("q", "zebra", "ibex")).boundary_shift
         assert not encode(encoder, pair("q", "gnu", "ibex")).boundary_shift
 
-    def test_what_the_ids_say_is_what_the_template_wrote(self, fitting: PairEncoder) -> None:
+    def test_the_decoded_ids_are_the_template_s_text(self, fitting: PairEncoder) -> None:
         for preference in PAIRS:
             encoded = encode(fitting, preference)
             _, *texts = fitting.render(preference)
@@ -155,14 +155,14 @@ class TestBoundary:
                 (ids,) = fitting.tokenizer.encode([written])
                 assert text_of(fitting, encoded.prompt_ids + completion) == text_of(fitting, ids)
 
-    def test_each_answer_ends_in_the_one_end_of_turn_id_it_has(self, fitting: PairEncoder) -> None:
+    def test_each_answer_ends_in_its_only_end_of_turn_id(self, fitting: PairEncoder) -> None:
         for preference in PAIRS:
             encoded = encode(fitting, preference)
             for completion in (encoded.chosen_ids, encoded.rejected_ids):
                 assert completion[-1] == fitting.end_of_turn_id
                 assert completion.count(fitting.end_of_turn_id) == 1
 
-    def test_a_line_break_that_would_merge_into_the_prompt_is_marked(self, chatml_tokenizer: Tokenizer) -> None:
+    def test_a_line_break_that_would_merge_with_the_prompt_is_flagged(self, chatml_tokenizer: Tokenizer) -> None:
         encoder = encoder_for(chatml_tokenizer)
         encoded = encode(encoder, pair(chosen="\nNeon.", rejected="Oxygen."))
         (merged,), (single,) = chatml_tokenizer.encode(["\n\n", "\n"])
@@ -174,7 +174,7 @@ class TestBoundary:
         assert encoded.rejected_ids == [*chatml_tokenizer.encode(["Oxygen."])[0], 1]
 
     @pytest.mark.parametrize("gap", ["", " "])
-    def test_a_template_that_opens_the_answer_without_a_control_token_shifts(
+    def test_a_template_without_a_control_token_before_the_answer_gives_a_shift(
         self, chatml_tokenizer: Tokenizer, gap: str
     ) -> None:
         encoder = encoder_of(chatml_tokenizer, QUESTION_ANSWER.replace("GAP", repr(gap)))
@@ -183,7 +183,7 @@ class TestBoundary:
         assert encoded.boundary_shift is True
         assert (encoded.prompt_ids, encoded.chosen_ids, encoded.rejected_ids) == (prompt, [*neon, 1], [*letter, 1])
 
-    def test_an_answer_by_itself_gets_no_space_from_sentencepiece(self, sentencepiece_tokenizer: Tokenizer) -> None:
+    def test_sentencepiece_adds_no_space_to_an_answer(self, sentencepiece_tokenizer: Tokenizer) -> None:
         source = "{% for m in messages %}{{ m.content + (' A:' if m.role == 'user' else eos_token) }}{% endfor %}"
         encoder = encoder_of(sentencepiece_tokenizer, source)
         encoded = encode(encoder, pair("gas?", "Neon", "Neon gas"))
@@ -192,23 +192,23 @@ class TestBoundary:
         assert text_of(encoder, encoded.prompt_ids + encoded.chosen_ids).endswith("gas? A:Neon</s>")
         assert text_of(encoder, encoded.prompt_ids + encoded.rejected_ids).endswith("gas? A:Neon gas</s>")
 
-    def test_a_pair_s_ids_do_not_depend_on_its_neighbours(self, fitting: PairEncoder) -> None:
+    def test_the_ids_of_a_pair_do_not_depend_on_other_pairs(self, fitting: PairEncoder) -> None:
         together = fitting.encode(PAIRS)
         assert together == [encode(fitting, preference) for preference in PAIRS]
         assert fitting.encode([]) == []
 
 
 class TestInstructions:
-    """A prompt with one answer."""
+    """Instruction rows: a prompt with one answer."""
 
-    def test_its_ids_are_those_of_a_pair_s_better_answer(self, fitting: PairEncoder) -> None:
+    def test_its_ids_are_those_of_a_pair_with_the_same_chosen_answer(self, fitting: PairEncoder) -> None:
         for preference in PAIRS:
             alone = encode(fitting, preference.model_copy(update={"rejected": None}))
             beside = encode(fitting, preference)
             assert (alone.prompt_ids, alone.chosen_ids) == (beside.prompt_ids, beside.chosen_ids)
             assert alone.rejected_ids == []
 
-    def test_it_stands_among_pairs(self, fitting: PairEncoder) -> None:
+    def test_it_can_be_encoded_together_with_pairs(self, fitting: PairEncoder) -> None:
         rows = [pair(), instruction(answer="Argon."), pair("a", "b", "c"), instruction()]
         assert fitting.encode(rows) == [encode(fitting, row) for row in rows]
 
@@ -217,7 +217,7 @@ class TestInstructions:
         prompt, answer = len(encoded.prompt_ids), len(encoded.chosen_ids)
         assert encoded.lengths == {"prompt": prompt, "chosen": answer, "whole": prompt + answer}
 
-    def test_a_shift_is_that_of_its_own_answer(self, chatml_tokenizer: Tokenizer) -> None:
+    def test_its_flags_and_drops_depend_on_its_only_answer(self, chatml_tokenizer: Tokenizer) -> None:
         encoder = encoder_for(chatml_tokenizer)
         assert encode(encoder, instruction(answer="\nNeon.")).boundary_shift
         assert not encode(encoder, instruction()).boundary_shift
@@ -248,7 +248,7 @@ class TestAgainstTransformers:
 
 class TestBos:
     @pytest.mark.parametrize(("folder", "name"), FITTING)
-    def test_there_is_exactly_one_where_it_is_wanted_and_none_otherwise(
+    def test_there_is_exactly_one_if_the_tokenizer_wants_one_and_none_otherwise(
         self, folder: str, name: str, request: pytest.FixtureRequest
     ) -> None:
         tokenizer = load_tokenizer(str(request.getfixturevalue(folder)))
@@ -264,18 +264,18 @@ class TestBos:
             assert encoded.prompt_ids.count(bos_id) == 1
             assert bos_id not in encoded.chosen_ids + encoded.rejected_ids
 
-    def test_the_template_that_is_saved_writes_it_too(self, bos_tokenizer: Tokenizer) -> None:
+    def test_the_saved_template_writes_it_too(self, bos_tokenizer: Tokenizer) -> None:
         encoder = encoder_for(bos_tokenizer, "zephyr")
         assert encoder.render(pair())[0].startswith("<s><|user|>\n")
         assert encoder.template.render([user("Hi!")], add_generation_prompt=False) == "<s><|user|>\nHi!</s>\n"
 
-    def test_a_template_that_writes_it_itself_is_given_no_second(self, bos_tokenizer: Tokenizer) -> None:
+    def test_a_template_that_already_writes_it_is_unchanged(self, bos_tokenizer: Tokenizer) -> None:
         source = "{{ bos_token }}" + load_template("zephyr").source
         encoder = encoder_of(bos_tokenizer, source)
         assert encoder.template.source == source
         assert encoder.render(pair())[0].count("<s>") == 1
 
-    def test_model_is_left_as_it_is(self, bos_tokenizer: Tokenizer) -> None:
+    def test_the_template_named_model_is_unchanged(self, bos_tokenizer: Tokenizer) -> None:
         source = load_template("zephyr").source
         encoder = encoder_of(bos_tokenizer, source, name="model")
         assert encoder.template.source == source
@@ -283,21 +283,21 @@ class TestBos:
 
 
 class TestControlTokens:
-    def test_a_tokenizer_that_lacks_them_is_told_the_ways_out(
+    def test_a_tokenizer_that_lacks_them_is_an_error_with_advice(
         self, bos_tokenizer: Tokenizer, llama3_tokenizer: Tokenizer
     ) -> None:
         with pytest.raises(TemplateError) as caught:
             encoder_for(bos_tokenizer)
         message = str(caught.value)
-        assert "template 'chatml' needs <|im_start|>, <|im_end|> as one token each" in message
+        assert "--template chatml needs <|im_start|>, <|im_end|> as one token each" in message
         assert "the tokenizer lacks <|im_start|>, <|im_end|>." in message
         assert "--add_control_tokens" in message
-        assert "another --template such as 'model', the tokenizer's own." in message
+        assert "another --template, such as 'model' for the tokenizer's own." in message
         with pytest.raises(TemplateError) as caught:
             encoder_for(llama3_tokenizer)
         assert "'model'" not in str(caught.value)
 
-    def test_they_are_added_at_the_end_of_the_vocabulary_where_the_user_says_so(self, bos_tokenizer: Tokenizer) -> None:
+    def test_they_are_added_at_the_end_of_the_vocabulary_on_request(self, bos_tokenizer: Tokenizer) -> None:
         size = bos_tokenizer.backend.get_vocab_size()
         encoder = encoder_for(bos_tokenizer, add_control_tokens=True)
         assert list(encoder.added_tokens) == CHATML
@@ -307,14 +307,14 @@ class TestControlTokens:
         assert [token for token in encoded.prompt_ids if token >= size] == [size, size + 1, size]
         assert encoded.chosen_ids[-1] == size + 1
         assert encoder.tokenizer.backend.get_vocab_size() == size + 2
-        assert bos_tokenizer.backend.get_vocab_size() == size, "the tokenizer that was given stays as it is"
+        assert bos_tokenizer.backend.get_vocab_size() == size, "the original tokenizer is unchanged"
 
-    def test_nothing_is_added_where_nothing_is_lacking(self, chatml_tokenizer: Tokenizer) -> None:
+    def test_nothing_is_added_if_nothing_is_missing(self, chatml_tokenizer: Tokenizer) -> None:
         size = chatml_tokenizer.backend.get_vocab_size()
         assert list(encoder_for(chatml_tokenizer, add_control_tokens=True).added_tokens) == []
         assert chatml_tokenizer.backend.get_vocab_size() == size
 
-    def test_a_mere_piece_of_the_vocabulary_is_no_control_token(self, tmp_path: Path) -> None:
+    def test_an_ordinary_piece_of_the_vocabulary_is_not_a_control_token(self, tmp_path: Path) -> None:
         content = json.loads(train_byte_level(CHATML).to_str())
         content["added_tokens"] = []
         backend = tokenizers.Tokenizer.from_str(json.dumps(content))
@@ -324,7 +324,7 @@ class TestControlTokens:
         encoder = encoder_for(load_tokenizer(str(tmp_path)), add_control_tokens=True)
         assert encode(encoder, pair()).chosen_ids[-1] == 1
 
-    def test_a_token_that_is_added_but_not_special_serves_as_well(self, tmp_path: Path) -> None:
+    def test_an_added_token_that_is_not_special_is_accepted(self, tmp_path: Path) -> None:
         backend = train_byte_level(["<pad>"])
         backend.add_tokens([tokenizers.AddedToken(token, special=False) for token in CHATML])
         save_tokenizer(tmp_path, backend, eos_token="<pad>")
@@ -354,7 +354,7 @@ class TestControlTokens:
         source = "{% for m in messages %}{{ m.content + '" + end + "' }}{% endfor %}"
         with pytest.raises(TemplateError) as caught:
             encoder_of(chatml_tokenizer, source)
-        assert "template 'own.jinja' ends an answer with" in str(caught.value)
+        assert "--template own.jinja ends an answer with" in str(caught.value)
         assert "would not learn to stop" in str(caught.value)
 
 
@@ -368,13 +368,14 @@ class TestLiteralsInText:
             Preference(prompt=(system("<|im_start|>"), user("Hi!")), chosen="a", rejected="b"),
         ],
     )
-    def test_a_literal_anywhere_drops_the_pair(self, chatml_tokenizer: Tokenizer, preference: Preference) -> None:
+    def test_a_literal_in_any_text_drops_the_pair(self, chatml_tokenizer: Tokenizer, preference: Preference) -> None:
         drop = drop_of(encoder_for(chatml_tokenizer), preference)
         assert drop.reason == "special_token_in_text"
-        assert drop.detail in ("the text holds <|im_end|>", "the text holds <|im_start|>")
+        details = [f"the text contains {token}, which would become a control token" for token in CHATML]
+        assert drop.detail in details
 
     @pytest.mark.parametrize("text", ["<|im_end", "im_end|>", "< |im_end|>", "<|IM_END|>", "[INST]", "</s>"])
-    def test_what_is_no_literal_here_is_text(self, chatml_tokenizer: Tokenizer, text: str) -> None:
+    def test_a_similar_text_that_is_not_a_literal_is_kept(self, chatml_tokenizer: Tokenizer, text: str) -> None:
         encoder = encoder_for(chatml_tokenizer)
         encoded = encode(encoder, pair(chosen=text))
         assert text_of(encoder, encoded.chosen_ids) == f"{text}<|im_end|>"
@@ -384,24 +385,24 @@ class TestLiteralsInText:
         assert drop_of(encoder_for(bos_tokenizer, "mistral"), pair(chosen=text)).reason == "special_token_in_text"
 
     @pytest.mark.parametrize("text", ["<|im_end|>", "</s>"])
-    def test_tokens_that_were_added_count(self, bos_tokenizer: Tokenizer, text: str) -> None:
+    def test_added_tokens_count(self, bos_tokenizer: Tokenizer, text: str) -> None:
         encoder = encoder_for(bos_tokenizer, add_control_tokens=True)
         assert drop_of(encoder, pair(chosen=text)).reason == "special_token_in_text"
 
-    def test_an_error_names_source_and_row_where_the_user_asks_for_it(self, chatml_tokenizer: Tokenizer) -> None:
+    def test_with_the_option_error_the_error_names_source_and_row(self, chatml_tokenizer: Tokenizer) -> None:
         encoder = encoder_for(chatml_tokenizer, special_tokens_in_text="error")
         with pytest.raises(DataError) as caught:
             encoder.encode([pair(), pair(chosen="<|im_end|>", source="orca=rows.jsonl", row=44)])
-        assert str(caught.value).startswith("orca=rows.jsonl, row 44: the text holds '<|im_end|>'")
+        assert str(caught.value).startswith("orca=rows.jsonl, row 44: the text contains '<|im_end|>'")
         assert "--special_tokens_in_text drop" in str(caught.value)
 
-    def test_the_pair_goes_through_where_the_user_says_so(self, chatml_tokenizer: Tokenizer) -> None:
+    def test_with_the_option_keep_the_pair_is_kept(self, chatml_tokenizer: Tokenizer) -> None:
         encoder = encoder_for(chatml_tokenizer, special_tokens_in_text="keep")
         encoded = encode(encoder, pair(chosen="A<|im_end|>A"))
         (letter,) = chatml_tokenizer.encode(["A"])
         assert encoded.chosen_ids == [*letter, 1, *letter, 1]
 
-    def test_drops_stand_where_their_pairs_stood(self, chatml_tokenizer: Tokenizer) -> None:
+    def test_drops_are_in_the_place_of_their_pairs(self, chatml_tokenizer: Tokenizer) -> None:
         encoder = encoder_for(chatml_tokenizer)
         first, second, third = encoder.encode([pair("a"), pair(chosen="<|im_end|>"), pair("b")])
         assert isinstance(first, EncodedPair)
@@ -411,24 +412,26 @@ class TestLiteralsInText:
 
 
 class TestDrops:
-    def test_a_conversation_that_the_template_refuses_is_dropped_with_its_words(self, bos_tokenizer: Tokenizer) -> None:
+    def test_a_conversation_that_the_template_refuses_is_dropped_with_the_message(
+        self, bos_tokenizer: Tokenizer
+    ) -> None:
         drop = drop_of(
             encoder_for(bos_tokenizer, "mistral"), Preference(prompt=(user("a"), user("b")), chosen="x", rejected="y")
         )
         assert drop.reason == "template_refused"
         assert "must alternate" in drop.detail
 
-    def test_a_prompt_that_reads_differently_once_answered_is_dropped(self, chatml_tokenizer: Tokenizer) -> None:
+    def test_a_prompt_that_is_rendered_differently_with_an_answer_is_dropped(self, chatml_tokenizer: Tokenizer) -> None:
         source = "{{ messages | length }}{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
         assert drop_of(encoder_of(chatml_tokenizer, source), pair()).reason == "prompt_not_prefix"
 
-    def test_an_answer_that_ends_without_its_token_is_dropped(self, chatml_tokenizer: Tokenizer) -> None:
+    def test_an_answer_without_an_end_token_is_dropped(self, chatml_tokenizer: Tokenizer) -> None:
         end = "{% if m.content != 'Oxygen.' %}{{ eos_token }}{% endif %}"
         source = "{% for m in messages %}{{ m.content }}" + end + "{% endfor %}"
         drop = drop_of(encoder_of(chatml_tokenizer, source), pair())
-        assert (drop.reason, drop.detail) == ("no_end_token", "the answer does not end in <|im_end|>")
+        assert (drop.reason, drop.detail) == ("no_end_token", "the template does not end the answer in <|im_end|>")
 
-    def test_what_follows_the_end_of_turn_is_left_out(self, chatml_tokenizer: Tokenizer) -> None:
+    def test_text_after_the_end_of_turn_token_is_left_out(self, chatml_tokenizer: Tokenizer) -> None:
         source = "{% for m in messages %}{{ m.content + eos_token + ' -- \n' }}{% endfor %}"
         encoder = encoder_of(chatml_tokenizer, source)
         encoded = encode(encoder, pair())

@@ -1,4 +1,4 @@
-"""Templates: golden bytes, and the same bytes as transformers gives."""
+"""Tests of dpo.data.rendering.template: golden bytes, and the same bytes as transformers."""
 
 from pathlib import Path
 
@@ -59,32 +59,32 @@ def render(source: str, messages: list[Message], *, add_generation_prompt: bool 
 
 
 def refusal(source: str) -> str:
-    """What is said of a template that fails on a user turn of "Hi!"."""
+    """Return the error of a template that fails on a user turn of "Hi!"."""
     with pytest.raises(TemplateError) as caught:
         render(source, [user("Hi!")])
     return str(caught.value)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_a_template_gives_its_golden_bytes(name: str) -> None:
+def test_a_template_renders_its_golden_bytes(name: str) -> None:
     text, opening = GOLDEN[name]
     template = load_template(name, special_tokens=TOKENS)
     assert template.render(CONVERSATION, add_generation_prompt=False) == text
     assert template.render(CONVERSATION, add_generation_prompt=True) == text + opening
 
 
-def test_the_golden_bytes_are_of_every_template_there_is() -> None:
+def test_every_template_has_golden_bytes() -> None:
     with pytest.raises(TemplateError) as caught:
         load_template("chatlm")
     assert str(caught.value) == (
         "unknown template 'chatlm'. Did you mean chatml?\n"
-        "  there is: chatml, hh, llama3, mistral, model, neural_chat, zephyr, or a path to a .jinja file"
+        "  Available: chatml, hh, llama3, mistral, model, neural_chat, zephyr, or a path to a .jinja file"
     )
     assert sorted(GOLDEN) == ["chatml", "hh", "llama3", "mistral", "neural_chat", "zephyr"]
 
 
 @pytest.mark.parametrize("name", ["chatml", "hh", "mistral", "neural_chat", "zephyr"])
-def test_white_space_of_a_turn_is_kept(name: str) -> None:
+def test_white_space_in_a_turn_is_kept(name: str) -> None:
     text = load_template(name, special_tokens=TOKENS).render(
         [user(" \n x \n"), assistant("\n y ")], add_generation_prompt=False
     )
@@ -120,7 +120,7 @@ def test_declarations_are_read_from_comments() -> None:
     )
 
 
-def test_hh_ends_the_last_answer_alone_as_the_papers_code_does() -> None:
+def test_hh_ends_only_the_last_answer_as_the_paper_s_code_does() -> None:
     template = load_template("hh", special_tokens=TOKENS)
     turns = [user("Hi!"), assistant("Hello."), user("2 + 2?"), assistant("4")]
     assert template.render(turns, add_generation_prompt=False) == (
@@ -128,7 +128,7 @@ def test_hh_ends_the_last_answer_alone_as_the_papers_code_does() -> None:
     )
 
 
-def test_bos_is_put_in_front_and_changes_nothing_else() -> None:
+def test_with_bos_adds_the_token_in_front_and_changes_nothing_else() -> None:
     template = load_template("chatml", special_tokens=TOKENS)
     with_bos = template.with_bos()
     plain = template.render(CONVERSATION, add_generation_prompt=True)
@@ -143,14 +143,14 @@ class TestLoading:
         template = load_template(str(tmp_path / "own.jinja"))
         assert template.render([user("Hi!")], add_generation_prompt=False) == "Hi! ½"
 
-    def test_model_is_the_tokenizer_s_own(self) -> None:
+    def test_model_is_the_tokenizer_s_own_template(self) -> None:
         template = load_template("model", own="{{ bos_token }}{{ messages[0].content }}", special_tokens=TOKENS)
         assert template.render([user("Hi!")], add_generation_prompt=False) == "<s>Hi!"
 
-    def test_model_without_a_template_of_its_own_lists_the_others(self) -> None:
+    def test_model_without_a_template_in_the_tokenizer_lists_the_others(self) -> None:
         with pytest.raises(TemplateError) as caught:
             load_template("model")
-        assert "--template model: the tokenizer brings no chat template" in str(caught.value)
+        assert "--template model: the tokenizer has no chat template" in str(caught.value)
         assert "chatml, hh, llama3, mistral, neural_chat, zephyr, or pass a path" in str(caught.value)
 
     def test_a_missing_path_is_unknown(self, tmp_path: Path) -> None:
@@ -166,19 +166,19 @@ class TestLoading:
             ("a\n{{ x | nofilter }}", 2),
         ],
     )
-    def test_a_syntax_error_is_told_at_once_with_its_line(self, tmp_path: Path, source: str, line: int) -> None:
+    def test_a_syntax_error_is_raised_at_loading_with_its_line(self, tmp_path: Path, source: str, line: int) -> None:
         (tmp_path / "own.jinja").write_text(source)
         with pytest.raises(TemplateError, match=rf"own\.jinja', line {line}: "):
             load_template(str(tmp_path / "own.jinja"))
 
-    def test_a_template_that_is_no_utf_8_is_an_error(self, tmp_path: Path) -> None:
+    def test_a_template_that_is_not_utf_8_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "own.jinja").write_bytes(b"\xff\xfe")
         with pytest.raises(TemplateError, match=r"own\.jinja"):
             load_template(str(tmp_path / "own.jinja"))
 
 
 class TestSandbox:
-    def test_raise_exception_is_a_template_error_with_its_words(self) -> None:
+    def test_raise_exception_is_a_template_error_with_its_message(self) -> None:
         assert refusal("{{ raise_exception('no system message, please') }}") == (
             "template 'test': no system message, please"
         )
@@ -222,7 +222,7 @@ class TestSandbox:
     def test_blocks_take_their_line_break_and_indentation_with_them(self) -> None:
         assert render("{% if true %}\n    {% set x = 1 %}\na\n{% endif %}\nb\n", []) == "a\nb"
 
-    def test_strftime_now_tells_the_year(self) -> None:
+    def test_strftime_now_gives_the_year(self) -> None:
         assert 2024 <= int(render("{{ strftime_now('%Y') }}", [])) < 2200
 
     def test_tools_and_documents_are_none(self) -> None:
@@ -245,7 +245,7 @@ OWN_TEMPLATES = {
 
 
 class TestAgainstTransformers:
-    """Byte for byte what apply_chat_template gives, for one tokenizer."""
+    """The text equals that of apply_chat_template for the same tokenizer, byte for byte."""
 
     @staticmethod
     def check(folder: Path, mine: Template, source: str, conversations: list[list[Message]]) -> None:
@@ -273,7 +273,7 @@ class TestAgainstTransformers:
             self.check(model, template.with_bos(), template.with_bos().source, alternating)
 
     @pytest.mark.parametrize("source", OWN_TEMPLATES.values(), ids=OWN_TEMPLATES)
-    def test_what_a_template_may_use_gives_the_same(
+    def test_every_feature_that_a_template_may_use_gives_the_same(
         self, source: str, bos_folder: Path, bos_tokenizer: Tokenizer
     ) -> None:
         template = load_template("model", own=source, special_tokens=bos_tokenizer.special_tokens)

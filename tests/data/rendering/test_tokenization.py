@@ -1,4 +1,4 @@
-"""Tokenizers, read without transformers."""
+"""Tests of dpo.data.rendering.tokenization: tokenizers loaded without transformers."""
 
 import json
 import subprocess
@@ -17,14 +17,14 @@ FOLDERS = ["chatml_folder", "bos_folder", "llama3_folder", "sentencepiece_folder
 
 
 class TestLoading:
-    def test_named_tokens_are_read_as_text_or_object_and_unset_ones_left_out(self, bos_tokenizer: Tokenizer) -> None:
+    def test_named_tokens_may_be_text_or_objects_and_unset_ones_are_left_out(self, bos_tokenizer: Tokenizer) -> None:
         assert bos_tokenizer.special_tokens == {"bos_token": "<s>", "eos_token": "</s>"}
 
     def test_a_null_token_is_not_set(self, tmp_path: Path) -> None:
         save_tokenizer(tmp_path, train_byte_level(CHATML), bos_token=None, eos_token="<|im_end|>")
         assert load_tokenizer(str(tmp_path)).special_tokens == {"eos_token": "<|im_end|>"}
 
-    def test_named_tokens_may_stand_in_a_file_of_their_own(self, tmp_path: Path) -> None:
+    def test_named_tokens_may_be_in_special_tokens_map(self, tmp_path: Path) -> None:
         save_tokenizer(tmp_path, train_byte_level(CHATML), eos_token="<|im_end|>")
         named = {"eos_token": "<|im_start|>", "pad_token": {"content": "<|im_start|>"}}
         (tmp_path / "special_tokens_map.json").write_text(json.dumps(named))
@@ -44,7 +44,7 @@ class TestLoading:
             ([{"name": "tool_use", "template": "t"}], None, None),
         ],
     )
-    def test_the_chat_template_is_a_file_or_the_configuration_s_default(
+    def test_the_chat_template_is_a_file_or_the_default_of_the_configuration(
         self, tmp_path: Path, in_config: Any, in_file: str | None, expected: str | None
     ) -> None:
         save_tokenizer(tmp_path, train_byte_level(CHATML), eos_token="<|im_end|>", chat_template=in_config)
@@ -52,7 +52,7 @@ class TestLoading:
             (tmp_path / "chat_template.jinja").write_text(in_file)
         assert load_tokenizer(str(tmp_path)).chat_template == expected
 
-    def test_padding_and_truncation_of_the_file_are_switched_off(self, tmp_path: Path) -> None:
+    def test_padding_and_truncation_are_switched_off(self, tmp_path: Path) -> None:
         backend = train_byte_level(CHATML)
         backend.enable_padding(length=64)
         backend.enable_truncation(max_length=2)
@@ -64,48 +64,47 @@ class TestLoading:
     @pytest.mark.parametrize(
         ("name", "text", "message"),
         [
-            ("tokenizer.json", "{}", "tokenizer.json: no tokenizer: "),
-            ("tokenizer.json", "oops", "tokenizer.json: no tokenizer: "),
+            ("tokenizer.json", "{}", "tokenizer.json: not a valid tokenizer: "),
+            ("tokenizer.json", "oops", "tokenizer.json: not a valid tokenizer: "),
             ("tokenizer_config.json", "{oops", "tokenizer_config.json: not valid JSON: "),
             ("tokenizer_config.json", "[]", "tokenizer_config.json: expected a JSON object, found list"),
             ("special_tokens_map.json", "3", "special_tokens_map.json: expected a JSON object, found int"),
         ],
     )
-    def test_a_broken_file_is_named(self, tmp_path: Path, name: str, text: str, message: str) -> None:
+    def test_a_broken_file_is_an_error_that_names_it(self, tmp_path: Path, name: str, text: str, message: str) -> None:
         save_tokenizer(tmp_path, train_byte_level(CHATML), eos_token="<|im_end|>")
         (tmp_path / name).write_text(text)
         with pytest.raises(TokenizerError, match=message):
             load_tokenizer(str(tmp_path))
 
     @pytest.mark.parametrize("model", ["/no/such/folder", "./none", "../none", "~/none", "a/b/c"])
-    def test_a_path_without_a_folder_is_told_without_asking_the_hub(self, model: str) -> None:
+    def test_a_missing_folder_is_an_error_without_asking_the_hub(self, model: str) -> None:
         with pytest.raises(TokenizerError) as caught:
             load_tokenizer(model)
         assert str(caught.value) == (
-            f"model {model}: there is no such folder.\n"
-            "  Expected the folder of a model, or its Hub id, such as org/name."
+            f"model {model}: there is no such folder.\n  Expected a model folder or a Hub id, such as org/name."
         )
 
-    def test_a_misspelled_folder_is_told_what_is_there_and_a_file_that_it_is_one(self, tmp_path: Path) -> None:
+    def test_a_misspelled_folder_and_a_file_are_errors_with_advice(self, tmp_path: Path) -> None:
         (tmp_path / "smollm2").mkdir()
         with pytest.raises(TokenizerError, match=rf"no such folder. Did you mean {tmp_path}/smollm2\?"):
             load_tokenizer(f"{tmp_path}/smollm")
         (tmp_path / "model.gguf").touch()
-        with pytest.raises(TokenizerError, match=r"model.gguf is a file.\n  Expected the folder of a model"):
+        with pytest.raises(TokenizerError, match=r"model.gguf is a file.\n  Expected a model folder or a Hub id"):
             load_tokenizer(f"{tmp_path}/model.gguf")
 
     @pytest.mark.parametrize("model", ["no-such-org/no-such-model", "no-such-model"])
-    def test_a_model_that_cannot_be_reached_is_an_error_with_ways_out(self, model: str) -> None:
+    def test_an_unreachable_model_is_an_error_with_advice(self, model: str) -> None:
         with pytest.raises(TokenizerError) as caught:
             load_tokenizer(model)
-        assert str(caught.value).startswith(f"model {model}: there is no such folder, and the Hub gave")
+        assert str(caught.value).startswith(f"model {model}: there is no such folder, and the Hub did not provide")
         assert "Check the spelling and the network, or pass the path of a model folder." in str(caught.value)
 
     def test_a_folder_without_a_tokenizer_is_an_error(self, tmp_path: Path) -> None:
-        with pytest.raises(TokenizerError, match=r"no tokenizer\.json, and transformers cannot load"):
+        with pytest.raises(TokenizerError, match=r"no usable tokenizer\.json, and transformers cannot load"):
             load_tokenizer(str(tmp_path))
 
-    def test_a_model_in_the_hub_s_cache_is_read_offline_without_its_optional_files(self, tmp_path: Path) -> None:
+    def test_a_model_in_the_hub_s_cache_is_read_offline_without_optional_files(self, tmp_path: Path) -> None:
         repository = tmp_path / "hub" / "models--org--name"
         save_tokenizer(repository / "snapshots" / ("0" * 40), train_byte_level(CHATML), eos_token="<|im_end|>")
         (repository / "refs").mkdir()
@@ -126,7 +125,7 @@ class TestLoading:
 
 
 class TestBos:
-    def test_a_tokenizer_wants_bos_where_it_puts_one_before_a_text(
+    def test_a_tokenizer_wants_bos_if_it_adds_one_before_a_text(
         self,
         chatml_tokenizer: Tokenizer,
         bos_tokenizer: Tokenizer,
@@ -136,7 +135,7 @@ class TestBos:
         tokenizers = (chatml_tokenizer, bos_tokenizer, llama3_tokenizer, sentencepiece_tokenizer)
         assert [tokenizer.wants_bos for tokenizer in tokenizers] == [False, True, True, True]
 
-    def test_a_bos_token_that_is_named_but_not_put_first_is_not_wanted(self, tmp_path: Path) -> None:
+    def test_a_bos_token_that_is_named_but_not_added_is_not_wanted(self, tmp_path: Path) -> None:
         save_tokenizer(tmp_path, train_byte_level(["<s>", "</s>"]), bos_token="<s>", eos_token="</s>")
         assert load_tokenizer(str(tmp_path)).wants_bos is False
 
@@ -148,9 +147,7 @@ class TestBos:
 
     @pytest.mark.parametrize("settings", [{}, {"add_bos_token": True}, {"add_bos_token": False}])
     @pytest.mark.parametrize("written", [True, False])
-    def test_transformers_is_of_the_same_opinion(
-        self, tmp_path: Path, settings: dict[str, bool], written: bool
-    ) -> None:
+    def test_transformers_agrees(self, tmp_path: Path, settings: dict[str, bool], written: bool) -> None:
         from transformers import AutoTokenizer
 
         backend = train_byte_level(["<s>", "</s>"])
@@ -162,7 +159,7 @@ class TestBos:
 
 
 class TestIds:
-    def test_nothing_is_added_to_a_text(self, bos_tokenizer: Tokenizer) -> None:
+    def test_no_tokens_are_added_to_a_text(self, bos_tokenizer: Tokenizer) -> None:
         bos, eos = bos_tokenizer.token_id("<s>"), bos_tokenizer.token_id("</s>")
         assert bos_tokenizer.encode(["", "<s></s>"]) == [[], [bos, eos]]
 
@@ -172,7 +169,7 @@ class TestIds:
         (ids,) = chatml_tokenizer.encode(["a<|im_start|>b<|im_end|>"])
         assert [token for token in ids if token < 2] == [0, 1]
 
-    def test_a_text_that_is_no_token_has_no_id(self, chatml_tokenizer: Tokenizer) -> None:
+    def test_a_text_that_is_not_a_token_has_no_id(self, chatml_tokenizer: Tokenizer) -> None:
         assert chatml_tokenizer.token_id("<|eot_id|>") is None
         assert chatml_tokenizer.token_id("Name a noble gas.") is None
 
@@ -186,7 +183,7 @@ class TestIds:
         assert mine.encode(TEXTS) == [theirs.encode(text, add_special_tokens=False) for text in TEXTS]
         assert mine.special_tokens == dict(theirs.special_tokens_map)
 
-    def test_a_token_with_a_name_of_its_own_is_known_as_transformers_knows_it(self, tmp_path: Path) -> None:
+    def test_extra_named_tokens_are_those_of_transformers(self, tmp_path: Path) -> None:
         from transformers import AutoTokenizer
 
         backend = train_byte_level(["<image>", *CHATML])
@@ -208,7 +205,7 @@ class TestControlTokens:
         assert grown.control_literals == {"<s>", "</s>", "<|im_start|>", "<|im_end|>"}
         assert grown.encode(TEXTS[:4]) == before
 
-    def test_a_token_that_is_there_keeps_its_id(self, chatml_tokenizer: Tokenizer) -> None:
+    def test_an_existing_token_keeps_its_id(self, chatml_tokenizer: Tokenizer) -> None:
         size = chatml_tokenizer.backend.get_vocab_size()
         grown = chatml_tokenizer.with_control_tokens(CHATML)
         assert grown.backend.get_vocab_size() == size
