@@ -180,5 +180,5 @@ class DataReport:
         if self.pairs:
             yield f"{self.noun}s: " + ", ".join(f"{count:,} {split}" for split, count in self.pairs.items())
         for flag, count in self.total().flagged.most_common():
-            yield f"{flag}: {count:,} kept {self.noun}s {FLAGS[flag]}"
+            yield f"{flag} ({count:,} of the kept {self.noun}s): {FLAGS[flag]}"
         yield from self.notes

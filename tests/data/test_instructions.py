@@ -186,7 +186,7 @@ class TestMistakes:
         with pytest.raises(DataError) as caught:
             prepared(spec, stage="dpo")
         assert "no pair is left to train on, of 2 rows" in str(caught.value)
-        assert f"  no_rejected: {spec}, row 0: there is no worse answer; --stage sft trains on such rows" in str(
+        assert f"  no_rejected: {spec}, row 0: the row has no rejected answer; --stage sft trains on such rows" in str(
             caught.value
         )
 

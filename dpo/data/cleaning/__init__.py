@@ -1,1 +1,1 @@
-"""Which pairs are kept: checks of one pair, and of pairs against each other."""
+"""Cleaning: checks of single pairs, comparisons between pairs, mixing, and the validation split."""

@@ -1,4 +1,4 @@
-"""Prompts that training must not see, such as a benchmark's."""
+"""Search for prompts that training must not contain, such as those of a benchmark."""
 
 __all__ = ["Contamination"]
 
@@ -12,16 +12,16 @@ from dpo.errors import ConfigError, SourceError
 from dpo.records import Drop, Preference
 
 RUN_WORDS = 13
-"""Words in a row that two texts share by copying and hardly by chance (Brown et al. 2020, arXiv:2005.14165, C)."""
+"""Consecutive words that two texts rarely share by chance (Brown et al. 2020, arXiv:2005.14165, appendix C)."""
 RUN_CHARACTERS = 30
-"""The same where each character is taken for a word. Runs of 13 words with fewer characters do not count."""
+"""The same number for scripts in which each character counts as a word. Shorter runs of 13 words do not count."""
 
 
 class Contamination:
-    """Finds pairs whose prompt holds one of some texts.
+    """Finds pairs whose prompt contains one of the given texts.
 
     Args:
-        prompts: The texts. One of fewer than 13 words is found only where it is a whole turn.
+        prompts: The texts. A text of fewer than 13 words is found only if it is a whole turn of the prompt.
     """
 
     def __init__(self, prompts: Iterable[str]) -> None:
@@ -29,16 +29,16 @@ class Contamination:
 
     @classmethod
     def read(cls, files: Iterable[str]) -> Self:
-        """Read files of prompts.
+        """Read the texts from files of prompts.
 
         Raises:
-            ConfigError: a file is missing or of no known kind.
-            SourceError: a file cannot be read, or holds no prompt.
+            ConfigError: if a file is missing or in an unknown format.
+            SourceError: if a file cannot be read or contains no prompt.
         """
         return cls(prompt for file in files for prompt in read_prompts(Path(file).expanduser()))
 
     def check(self, preference: Preference) -> Drop | None:
-        """Say whether a turn of the prompt, the assistant's apart, holds one of the texts."""
+        """Drop a pair if a user or system turn of its prompt contains one of the texts."""
         if not self.runs:
             return None
         for message in preference.prompt:
@@ -46,12 +46,12 @@ class Contamination:
                 continue
             shared = marks(message.content) & self.runs
             if shared:
-                return Drop("contaminated", f"the prompt holds '{min(shared)}'")
+                return Drop("contaminated", f"the prompt shares '{min(shared)}' with a --decontaminate file")
         return None
 
 
 def marks(text: str) -> set[str]:
-    """What a text is known again by: its long runs of words, or all of it where it is short."""
+    """Return the runs of words by which a text is recognized: its long runs, or the whole text if it is short."""
     found = words(text)
     by_words = runs_of(found, RUN_WORDS)
     if len(found) > RUN_WORDS:
@@ -62,8 +62,8 @@ def marks(text: str) -> set[str]:
 def read_prompts(file: Path) -> Iterator[str]:
     if not file.is_file() or file.suffix not in (".txt", *FORMATS):
         raise ConfigError(
-            f"--decontaminate {file}: expected a file of .txt, {', '.join(FORMATS)}"
-            + ("." if file.is_file() else ", and there is none.")
+            f"--decontaminate {file}: expected a file in one of the formats .txt, {', '.join(FORMATS)}"
+            + ("." if file.is_file() else ", but there is no such file.")
         )
     if file.suffix == ".txt":
         try:
@@ -73,12 +73,14 @@ def read_prompts(file: Path) -> Iterator[str]:
     else:
         prompts = [text for row in read_files((file,)) for text in prompt_texts(row)]
     if not prompts:
-        raise SourceError(f"--decontaminate {file}: no prompt is in it.\n  Expected a column 'prompt' with text.")
+        raise SourceError(
+            f"--decontaminate {file}: the file contains no prompt.\n  Expected a column 'prompt' with text."
+        )
     yield from prompts
 
 
 def prompt_texts(row: Any) -> Iterator[str]:
-    """The prompt of a row: text, or the user's turns of a list of messages."""
+    """Yield the prompt of a row: a text, or the user turns of a list of messages."""
     prompt = row.get("prompt") if isinstance(row, dict) else row
     if isinstance(prompt, str):
         yield prompt

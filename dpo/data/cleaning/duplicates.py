@@ -1,15 +1,15 @@
-"""What is wrong with a pair only beside others. Each check is a pure function from pairs to those it finds."""
+"""Search for exact duplicates and for conflicts between pairs. The functions are pure."""
 
 __all__ = ["PairKey", "find_conflicts", "find_duplicates"]
 
 from collections.abc import Iterator, Sequence
 
 PairKey = tuple[bytes, bytes, bytes]
-"""Keys of prompt, chosen and rejected."""
+"""Hashes of prompt, chosen and rejected."""
 
 
 def find_duplicates(keys: Sequence[PairKey]) -> Iterator[tuple[int, int]]:
-    """Pairs that an earlier one equals to the letter, as (index, index of the first of them)."""
+    """Yield the pairs that are equal to an earlier pair, as (index, index of the first equal pair)."""
     first: dict[PairKey, int] = {}
     for i, key in enumerate(keys):
         if (original := first.setdefault(key, i)) != i:
@@ -17,9 +17,9 @@ def find_duplicates(keys: Sequence[PairKey]) -> Iterator[tuple[int, int]]:
 
 
 def find_conflicts(keys: Sequence[PairKey]) -> Iterator[tuple[int, int]]:
-    """Pairs of which another has the same prompt, and the answers the other way round, as (index, its index).
+    """Yield the pairs that conflict with another pair, as (index, index of the other pair).
 
-    Both are found.
+    Two pairs conflict if they have the same prompt and their chosen and rejected answers are swapped. Both are yielded.
     """
     place = {key: i for i, key in enumerate(keys)}
     for i, (prompt, chosen, rejected) in enumerate(keys):

@@ -1,7 +1,7 @@
-"""What is too much of: pairs that leave for the sake of the whole. Pure, and the same for the same seed.
+"""Random choice of pairs to leave out, for caps, weights and balanced lengths.
 
-Which of several pairs leave is drawn by a hash of seed and pair, so that it does not depend on how the others are
-ordered, and a smaller cap keeps a part of what a larger one kept.
+The functions are pure, and the same seed gives the same choice. The order of the choice comes from a hash of the seed
+and the pair. It does not depend on the order of the pairs, and a smaller cap keeps a subset of what a larger cap keeps.
 """
 
 __all__ = ["above_cap", "above_weights", "unbalanced"]
@@ -14,13 +14,13 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 def above_cap(
     groups: Sequence[Hashable], cap: int | Mapping[Hashable, int], keys: Sequence[bytes], seed: int
 ) -> list[int]:
-    """Indices to leave out, ascending, so that no group has more than its cap.
+    """Return the indices of pairs to leave out, ascending, so that no group has more pairs than its cap.
 
     Args:
-        groups: What each pair belongs to, such as its source or its prompt, (N,).
-        cap: Most pairs of a group, the same for all or of each.
-        keys: Equal for equal pairs alone, (N,).
-        seed: Chooses which ones stay.
+        groups: The group of each pair, such as its source or its prompt, (N,).
+        cap: Largest number of pairs of a group: one number for all groups, or one for each.
+        keys: Hash of each pair, equal only for equal pairs, (N,).
+        seed: Seed of the random choice.
     """
     members: dict[Hashable, list[int]] = defaultdict(list)
     for i, group in enumerate(groups):
@@ -34,9 +34,10 @@ def above_cap(
 
 
 def above_weights(sources: Sequence[str], weights: Mapping[str, float], keys: Sequence[bytes], seed: int) -> list[int]:
-    """Indices to leave out so that the sources stand in the proportion of their weights, none repeated.
+    """Return the indices of pairs to leave out so that the sources have the proportions of their weights.
 
-    The scarcest source, measured by its weight, gives all it has. A source without pairs is left out of the account.
+    No pair is repeated, so the source with the fewest pairs for its weight keeps all of them. Sources without pairs are
+    ignored.
     """
     sizes = Counter(sources)
     unit = min((sizes[source] / weight for source, weight in weights.items() if sizes[source]), default=0.0)
@@ -44,15 +45,15 @@ def above_weights(sources: Sequence[str], weights: Mapping[str, float], keys: Se
 
 
 def unbalanced(differences: Sequence[int], keys: Sequence[bytes], seed: int) -> list[int]:
-    """Indices to leave out so that length tells nothing of which answer is the better.
+    """Return the indices of pairs to leave out so that length does not predict which answer is chosen.
 
-    Pairs are binned by the size of the difference, in powers of two; in each bin the chosen answer is to be as often
-    the longer as the shorter one. Pairs of equal length stay.
+    Pairs are binned by the size of the length difference, in powers of two. In each bin, the chosen answer is then the
+    longer one as often as the shorter one. Pairs of equal length stay.
 
     Args:
-        differences: Length of chosen less that of rejected, (N,).
-        keys: Equal for equal pairs alone, (N,).
-        seed: Chooses which ones stay.
+        differences: Length of chosen minus length of rejected, in tokens, (N,).
+        keys: Hash of each pair, equal only for equal pairs, (N,).
+        seed: Seed of the random choice.
     """
     sides: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for i, difference in enumerate(differences):
@@ -67,6 +68,6 @@ def unbalanced(differences: Sequence[int], keys: Sequence[bytes], seed: int) -> 
 
 
 def drawn(indices: Iterable[int], keys: Sequence[bytes], seed: int) -> list[int]:
-    """The indices in an order that seed and keys decide."""
+    """Return the indices in a random order that depends on the seed and the keys."""
     salt = seed.to_bytes(8, "big")
     return sorted(indices, key=lambda i: hashlib.blake2b(keys[i], salt=salt).digest())

@@ -1,9 +1,10 @@
-"""Pairs that nearly repeat another: found by MinHash, then compared.
+"""Search for near duplicates: MinHash finds candidates, which are then compared in full.
 
-Two pairs are near duplicates where each of prompt, chosen and rejected is alike: at least four fifths of the five-word
-runs that either has are in both (Jaccard similarity, Broder 1997), each symbol a word. Texts of fewer than ten words
-must be equal but for case and spaces. Pairs that share a prompt and one answer, as ranked answers do, are none. Of
-instruction rows, prompt and answer are compared.
+Two pairs are near duplicates if their prompts, their chosen answers and their rejected answers are all similar. Two
+texts are similar if at least 80 % of the five-word runs that occur in either text occur in both (Jaccard similarity,
+Broder 1997). Each symbol counts as a word. Texts of fewer than ten words must be equal except for case and spaces.
+Pairs that share only the prompt and one answer, as pairs of ranked answers do, are not near duplicates. For instruction
+rows, prompt and answer are compared.
 """
 
 __all__ = ["are_texts_alike", "find_near_duplicates", "signature"]
@@ -16,16 +17,17 @@ from dpo.records import Preference
 
 RUN_WORDS = 5
 SHORT_WORDS = 2 * RUN_WORDS
-"""Texts of fewer words are compared as a whole: one word makes too much of a difference."""
+"""Texts of fewer words are compared as a whole, because a single word changes too many of their runs."""
 SIMILARITY = 0.8
 CANDIDATE_SIMILARITY = 0.5
-"""What MinHash looks for. Lower, since it misses some at its threshold, and those found are compared in full."""
+"""Threshold of MinHash. It is lower, because MinHash misses some pairs near its threshold, and all pairs that it finds
+are compared in full."""
 NUM_HASHES = 128
-"""Of each signature."""
+"""Number of hashes in a signature."""
 SCHEME = "affine32"
 
 Parts = list[set[str]]
-"""The runs of prompt, chosen and, where there is one, rejected."""
+"""The runs of the prompt, of the chosen answer and, if there is one, of the rejected answer."""
 
 
 def parts_of(preference: Preference) -> Parts:
@@ -39,10 +41,10 @@ def shingles(text: str) -> set[str]:
 
 
 def signature(preference: Preference) -> bytes:
-    """What MinHash keeps of a pair: 4 * NUM_HASHES bytes.
+    """Return the MinHash signature of a pair, 4 * NUM_HASHES bytes.
 
-    It is of all parts' runs together, each marked with its part: pairs that are alike in every part are at
-    least as alike as a whole.
+    It covers the runs of all parts, each marked with its part. If two pairs are similar in every part, then their
+    marked runs are at least as similar.
     """
     from datasketch import MinHash
 
@@ -53,13 +55,13 @@ def signature(preference: Preference) -> bytes:
 
 
 def find_near_duplicates(signatures: Sequence[bytes], read: Callable[[int], Preference]) -> Iterator[tuple[int, int]]:
-    """Pairs that are alike, as (index, index of the earlier one that is kept), the former ascending.
+    """Yield the near duplicates, as (index, index of the earlier pair that is kept), by ascending index.
 
-    The index takes some 5 KiB a pair.
+    The search needs about 5 KiB of memory for each pair.
 
     Args:
-        signatures: One for each pair, (N,).
-        read: Gives the pair of an index.
+        signatures: Signature of each pair, (N,).
+        read: Function that returns the pair with an index.
     """
     import numpy as np
     from datasketch import MinHash, MinHashLSH
@@ -80,12 +82,12 @@ def are_alike(first: Parts, second: Parts) -> bool:
 
 
 def are_texts_alike(first: str, second: str) -> bool:
-    """Whether two texts are the same or nearly so."""
+    """Return whether two texts are equal or similar."""
     return similarity(shingles(first), shingles(second)) >= SIMILARITY
 
 
 def similarity(first: set[str], second: set[str]) -> float:
-    """Jaccard: what is in both, of what is in either."""
+    """Return the Jaccard similarity: the size of the intersection divided by the size of the union."""
     if not first and not second:
         return 1.0
     return len(first & second) / len(first | second)

@@ -1,4 +1,4 @@
-"""Phrases by which a refusal, or an assistant that talks of itself, is known. English alone."""
+"""English phrases by which refusals and boilerplate are recognized."""
 
 __all__ = ["find_boilerplate", "find_refusal"]
 
@@ -13,7 +13,7 @@ REFUSAL = re.compile(
     r"|\W*i must (?:decline|refuse)\b",
     re.IGNORECASE,
 )
-"""At the very beginning of an answer: an apology or a disclaimer with what cannot be done, or that alone."""
+"""Matches at the start of an answer: an apology or a disclaimer followed by a refusal, or a refusal alone."""
 BOILERPLATE = re.compile(
     r"\bas an? (?:ai|artificial intelligence)(?: language)?(?: model| assistant)?\b"
     r"|\bi(?:'m| am) (?:just |only )?an? (?:ai|artificial intelligence)\b"
@@ -23,13 +23,13 @@ BOILERPLATE = re.compile(
 
 
 def find_refusal(answer: str) -> str | None:
-    """The words by which an answer begins with a refusal."""
+    """Return the words of a refusal at the start of an answer, or None."""
     found = REFUSAL.match(straightened(answer))
     return found.group() if found else None
 
 
 def find_boilerplate(answer: str) -> str | None:
-    """The words by which an answer, anywhere, talks of being a model."""
+    """Return the words with which an answer describes itself as a model, anywhere in the answer, or None."""
     found = BOILERPLATE.search(straightened(answer))
     return found.group() if found else None
 

@@ -1,4 +1,4 @@
-"""Holding pairs out by prompt, so that no prompt stands on both sides."""
+"""Split into training pairs and held-out pairs, by prompt, so that no prompt is on both sides."""
 
 __all__ = ["opening_key", "prompt_key", "split_by_prompt", "text_key"]
 
@@ -10,12 +10,12 @@ from dpo.records import Message, Preference
 
 
 def prompt_key(preference: Preference) -> bytes:
-    """16 bytes that are equal where two prompts are."""
+    """Return 16 bytes that are equal if two prompts are equal."""
     return conversation_key(preference.prompt)
 
 
 def opening_key(preference: Preference) -> bytes:
-    """16 bytes that are equal where two prompts are up to their first user turn, as those of one conversation are."""
+    """Return 16 bytes that are equal if two prompts are equal up to the first user turn, as in one conversation."""
     first = next(i for i, message in enumerate(preference.prompt) if message.role == "user")
     return conversation_key(preference.prompt[: first + 1])
 
@@ -25,23 +25,24 @@ def conversation_key(messages: Sequence[Message]) -> bytes:
 
 
 def text_key(text: str) -> bytes:
-    """16 bytes that are equal where two texts are."""
+    """Return 16 bytes that are equal if two texts are equal."""
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def split_by_prompt(keys: Sequence[bytes], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices to train on and to hold out.
+    """Split pairs into training pairs and held-out pairs.
 
-    Prompts are taken in an order that depends on the seed and the prompts alone, and held out whole, up to and
-    including the one that reaches the fraction.
+    Prompts are taken in a random order that depends only on the seed and the prompts. Each prompt is held out with all
+    of its pairs, until the fraction is reached.
 
     Args:
-        keys: One prompt_key for each pair, or another that says what must stay together, (N,).
+        keys: prompt_key of each pair, or another key that is equal for pairs that must stay together, (N,).
         fraction: Share of the N pairs to hold out, in [0, 1).
-        seed: Chooses the order.
+        seed: Seed of the random order.
 
     Returns:
-        (train, held_out), each ascending, together 0 to N - 1. With 10 prompts of one pair each and 0.2: 8 and 2.
+        Indices (train, held_out), each ascending, together 0 to N - 1. For example, 10 prompts with one pair each and a
+        fraction of 0.2 give 8 and 2.
     """
     wanted = round(len(keys) * fraction)
     held_out: set[bytes] = set()

@@ -1,4 +1,4 @@
-"""Prompts that training must not see."""
+"""Tests of dpo.data.cleaning.contamination: prompts that training must not contain."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_a_run_of_thirteen_words_or_a_whole_turn_counts(prompt: str, contaminate
     assert drop is None or drop.reason == "contaminated"
 
 
-def test_an_earlier_turn_of_the_user_counts_and_the_assistant_s_does_not():
+def test_earlier_user_turns_count_and_assistant_turns_do_not():
     check = Contamination(["Name a gas."]).check
     turns = (user("Name a gas."), assistant("Neon."), user("Another?"))
     assert check(pair().model_copy(update={"prompt": turns}))
@@ -51,7 +51,7 @@ def test_an_earlier_turn_of_the_user_counts_and_the_assistant_s_does_not():
         ("a.csv", "prompt,answer\nName a gas.,Neon\nName a metal.,Iron\n"),
     ],
 )
-def test_files_of_prompts(name: str, content: str, tmp_path: Path):
+def test_prompts_are_read_from_files(name: str, content: str, tmp_path: Path):
     file = tmp_path / name
     file.write_text(content)
     check = Contamination.read([str(file)]).check
@@ -59,7 +59,7 @@ def test_files_of_prompts(name: str, content: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.md", "Name a gas."), (".", ""), ("missing.txt", None)])
-def test_what_is_no_such_file_is_a_user_error(name: str, content: str | None, tmp_path: Path):
+def test_a_missing_file_or_unknown_format_is_an_error(name: str, content: str | None, tmp_path: Path):
     if content:
         (tmp_path / name).write_text(content)
     with pytest.raises(ConfigError, match="--decontaminate"):
@@ -67,7 +67,7 @@ def test_what_is_no_such_file_is_a_user_error(name: str, content: str | None, tm
 
 
 @pytest.mark.parametrize("content", ['{"question": "Name a gas."}', "{}"])
-def test_a_file_without_prompts_is_a_user_error(content: str, tmp_path: Path):
+def test_a_file_without_prompts_is_an_error(content: str, tmp_path: Path):
     (tmp_path / "a.jsonl").write_text(content)
     with pytest.raises(SourceError, match="column 'prompt'"):
         Contamination.read([str(tmp_path / "a.jsonl")])

@@ -1,4 +1,4 @@
-"""What a pair is dropped for: every reason, its bound and its rank among the others."""
+"""Tests of dpo.data.cleaning.filters: every reason, its limit and its place in the order of reasons."""
 
 import dataclasses
 from typing import Any
@@ -45,11 +45,11 @@ def reason_of_lengths(prompt: int, chosen: int, rejected: int, **bounds: int) ->
         (pair(rejected="\ud83d"), "invalid_text"),
     ],
 )
-def test_a_pair_is_dropped_for_its_text_or_scores(preference: Preference, reason: str | None) -> None:
+def test_a_pair_is_dropped_because_of_its_texts_or_scores(preference: Preference, reason: str | None) -> None:
     assert reason_of_pair(preference) == reason
 
 
-def test_only_the_last_turn_of_a_prompt_must_hold_text() -> None:
+def test_only_the_last_turn_of_a_prompt_must_contain_text() -> None:
     assert reason_of_pair(Preference(prompt=(system(""), user("Hi!")), chosen="a", rejected="b")) is None
     assert reason_of_pair(Preference(prompt=(user("Hi!"), user(" ")), chosen="a", rejected="b")) == "empty_prompt"
 
@@ -59,13 +59,13 @@ def test_half_a_surrogate_pair_in_a_system_message_is_invalid_text() -> None:
     assert reason_of_pair(broken) == "invalid_text"
 
 
-def test_ties_are_kept_where_the_user_asks_for_it() -> None:
+def test_ties_are_kept_on_request() -> None:
     assert reason_of_pair(pair(score_chosen=5.0, score_rejected=5.0), keep_ties=True) is None
     same = pair(chosen="Neon.", rejected="Neon.", score_chosen=5.0, score_rejected=5.0)
     assert reason_of_pair(same, keep_ties=True) == "identical"
 
 
-def test_of_several_reasons_the_first_is_given() -> None:
+def test_the_first_of_several_reasons_is_returned() -> None:
     tie = {"score_chosen": 1.0, "score_rejected": 1.0}
     assert reason_of_pair(pair("\ud800", "", "", **tie)) == "invalid_text"
     assert reason_of_pair(pair("", "", "", **tie)) == "tie"
@@ -74,7 +74,7 @@ def test_of_several_reasons_the_first_is_given() -> None:
     assert reason_of_pair(pair("x", "a", "")) == "empty_rejected"
 
 
-def test_an_instruction_row_is_no_pair_whatever_else_it_is() -> None:
+def test_an_instruction_row_is_dropped_in_stage_dpo() -> None:
     assert reason_of_pair(instruction()) == "no_rejected"
     assert reason_of_pair(instruction("", "")) == "no_rejected"
 
@@ -90,13 +90,13 @@ def test_an_instruction_row_is_no_pair_whatever_else_it_is() -> None:
         (instruction(answer="I'm sorry, but I can't help with that."), {"drop_refusals": True}, "refusal"),
     ],
 )
-def test_in_stage_sft_its_one_answer_is_checked(
+def test_in_stage_sft_the_only_answer_is_checked(
     preference: Preference, values: dict[str, Any], reason: str | None
 ) -> None:
     assert reason_of_pair(preference, stage="sft", **values) == reason
 
 
-def test_a_tie_tells_its_score() -> None:
+def test_the_detail_of_a_tie_contains_the_score() -> None:
     drop = check_pair(pair(score_chosen=5.0, score_rejected=5.0), data_config())
     assert drop is not None
     assert drop.detail == "both scores are 5.0"
@@ -122,13 +122,13 @@ def test_a_tie_tells_its_score() -> None:
         ((1, 1, 1), {"max_length": 2, "max_prompt_length": 1, "max_target_length": 1}, None),
     ],
 )
-def test_a_bound_is_inclusive_and_one_more_is_dropped(
+def test_a_limit_is_inclusive_and_one_more_token_is_dropped(
     lengths: tuple[int, int, int], bounds: dict[str, int], reason: str | None
 ) -> None:
     assert reason_of_lengths(*lengths, **bounds) == reason
 
 
-def test_of_several_lengths_the_prompt_s_is_told_first_and_the_whole_s_last() -> None:
+def test_the_prompt_is_checked_first_and_the_whole_last() -> None:
     bounds = {"max_length": 100, "max_prompt_length": 50, "max_target_length": 50}
     assert reason_of_lengths(51, 51, 51, **bounds) == "prompt_too_long"
     assert reason_of_lengths(50, 51, 1, **bounds) == "target_too_long"
@@ -136,14 +136,14 @@ def test_of_several_lengths_the_prompt_s_is_told_first_and_the_whole_s_last() ->
     assert reason_of_lengths(51, 50, 1, max_length=100, max_target_length=50) == "too_long"
 
 
-def test_answers_of_equal_ids_are_identical_before_they_are_too_long() -> None:
+def test_answers_with_equal_ids_are_identical_even_if_they_are_too_long() -> None:
     same = dataclasses.replace(encoded(60, 41, 41), rejected_ids=[2] * 41)
     drop = check_encoded(same, data_config(max_length=100))
     assert drop is not None
     assert drop.reason == "identical"
 
 
-def test_a_length_drop_tells_both_numbers() -> None:
+def test_the_detail_of_too_long_contains_both_numbers() -> None:
     drop = check_encoded(encoded(61, 40, 12), data_config(max_length=100))
     assert drop is not None
-    assert drop.detail == "61 + 40 tokens, max_length 100"
+    assert drop.detail == "prompt and longer answer have 61 + 40 tokens, above --max_length 100"

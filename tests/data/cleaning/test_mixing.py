@@ -1,4 +1,4 @@
-"""Caps, shares and even lengths."""
+"""Tests of dpo.data.cleaning.mixing: caps, weights and balanced lengths."""
 
 from collections import Counter
 
@@ -16,14 +16,14 @@ class TestCap:
         assert Counter(group for i, group in enumerate(groups) if i not in left_out) == {"a": 3, "b": 2}
         assert left_out == sorted(left_out)
 
-    def test_the_seed_decides_which_and_the_order_does_not(self) -> None:
+    def test_the_choice_depends_on_the_seed_and_not_on_the_order(self) -> None:
         groups = ["a"] * 50
         first = {KEYS[i] for i in above_cap(groups, 10, KEYS[:50], seed=1)}
         turned = KEYS[:50][::-1]
         assert {turned[i] for i in above_cap(groups, 10, turned, seed=1)} == first
         assert {KEYS[i] for i in above_cap(groups, 10, KEYS[:50], seed=2)} != first
 
-    def test_a_smaller_cap_keeps_a_part_of_what_a_larger_one_keeps(self) -> None:
+    def test_a_smaller_cap_keeps_a_subset_of_what_a_larger_one_keeps(self) -> None:
         groups = ["a"] * 50
         assert set(above_cap(groups, 10, KEYS[:50], 0)) < set(above_cap(groups, 5, KEYS[:50], 0))
 
@@ -44,18 +44,18 @@ class TestWeights:
             ({"a": 8, "b": 0}, {"a": 1, "b": 1}, {"a": 8}),
         ],
     )
-    def test_sources_stand_in_proportion_and_the_scarcest_gives_all(
+    def test_sources_have_the_proportions_of_their_weights_and_the_scarcest_keeps_all(
         self, sizes: dict[str, int], weights: dict[str, float], left: dict[str, int]
     ) -> None:
         assert self.left(sizes, weights) == left
 
 
 class TestBalance:
-    def test_at_every_size_both_signs_are_equally_many(self) -> None:
+    def test_both_signs_are_equally_frequent_at_every_size(self) -> None:
         differences = [1] * 7 + [-1] * 3 + [0] * 4 + [100] * 5 + [-70] * 2 + [1000]
         left_out = unbalanced(differences, KEYS[: len(differences)], seed=0)
         left = Counter(d for i, d in enumerate(differences) if i not in left_out)
         assert left == {1: 3, -1: 3, 0: 4, 100: 2, -70: 2}
 
-    def test_what_is_even_stays(self) -> None:
+    def test_balanced_pairs_are_all_kept(self) -> None:
         assert unbalanced([3, -3, 0, -2, 2], KEYS[:5], seed=0) == []

@@ -1,4 +1,4 @@
-"""MinHash finds what an exact comparison of all pairs finds."""
+"""Tests of dpo.data.cleaning.near_duplicates, some of them against an exact comparison of all pairs."""
 
 import random
 
@@ -33,14 +33,14 @@ def found(pairs: list[Preference]) -> list[tuple[int, int]]:
     return list(find_near_duplicates([signature(p) for p in pairs], pairs.__getitem__))
 
 
-def test_a_pair_with_small_changes_in_every_part_nearly_repeats_the_first():
+def test_a_pair_with_small_changes_in_every_part_is_a_near_duplicate():
     first = pair(text(1), text(2), text(3))
     second = pair(*(with_changes(text(seed), 2) for seed in (1, 2, 3)))
     assert found([pair(text(4), text(5), text(6)), first, second, second]) == [(2, 1), (3, 1)]
 
 
 @pytest.mark.parametrize("part", ["prompt", "chosen", "rejected"])
-def test_a_part_of_its_own_makes_it_another_pair(part: str):
+def test_a_pair_with_one_different_part_is_not_a_near_duplicate(part: str):
     parts = {"prompt": text(1), "chosen": text(2), "rejected": text(3)}
     assert found([pair(**parts), pair(**parts | {part: text(9)})]) == []
 
@@ -50,7 +50,7 @@ def test_instruction_rows_are_compared_by_prompt_and_answer():
     assert found([first, alike, instruction(text(1), text(3)), instruction(text(3), text(2))]) == [(1, 0)]
 
 
-def test_case_and_spaces_do_not_count():
+def test_case_and_spaces_are_ignored():
     assert found([pair("Name a gas!", "Neon.", "Iron."), pair("name a  GAS!", "neon.", "iron.")]) == [(1, 0)]
 
 
@@ -63,19 +63,19 @@ def test_case_and_spaces_do_not_count():
         (("Name a gas.", "Neon.", "Iron."), ("Name a gas.", "Argon.", "Iron.")),
     ],
 )
-def test_short_texts_that_differ_in_a_symbol_or_a_word_are_others(first: tuple[str, ...], second: tuple[str, ...]):
+def test_short_texts_that_differ_in_a_symbol_or_a_word_are_different(first: tuple[str, ...], second: tuple[str, ...]):
     assert found([pair(*first), pair(*second)]) == []
 
 
-def test_texts_without_spaces_are_compared_by_their_characters():
+def test_texts_without_spaces_are_compared_by_characters():
     chosen, other = "氖是一种稀有气体，无色无味，常用于霓虹灯。" * 2, "铁是一种常见的金属，广泛用于建筑和机械制造。" * 2
     assert found(
         [pair("气体？", chosen, other), pair("气体？", chosen + "。", other), pair("气体？", other, chosen)]
     ) == [(1, 0)]
 
 
-def test_what_minhash_finds_is_what_comparing_all_with_all_finds():
-    """300 pairs, of which many are just at the threshold or around it: 4 words of 40 leave 32 of 40 runs alike."""
+def test_minhash_finds_the_same_pairs_as_a_comparison_of_all_pairs():
+    """Many of the 300 pairs are near the threshold: 4 changed words of 40 leave 32 of 40 runs in common."""
     draw = random.Random(0)
     pairs = []
     for group in range(100):
@@ -106,5 +106,5 @@ def test_what_minhash_finds_is_what_comparing_all_with_all_finds():
         (" ".join(WORDS[:30]), " ".join([*WORDS[:15], "other", *WORDS[16:30]]), False),
     ],
 )
-def test_two_texts_are_compared_as_parts_of_pairs_are(first: str, second: str, alike: bool):
+def test_two_texts_are_compared_like_parts_of_pairs(first: str, second: str, alike: bool):
     assert are_texts_alike(first, second) is alike

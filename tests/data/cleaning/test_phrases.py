@@ -1,4 +1,4 @@
-"""What counts as a refusal, and what does not."""
+"""Tests of dpo.data.cleaning.phrases: refusals and boilerplate."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from dpo.data.cleaning.phrases import find_boilerplate, find_refusal
         "I must decline to write that.",
     ],
 )
-def test_refusals(answer: str):
+def test_a_refusal_is_found(answer: str):
     assert find_refusal(answer)
 
 
@@ -36,12 +36,12 @@ def test_refusals(answer: str):
         "Here is a story. " + "It was a long day. " * 20 + "I'm sorry, but I can't help with that, said the clerk.",
     ],
 )
-def test_what_only_sounds_like_one(answer: str):
+def test_an_answer_that_only_resembles_a_refusal_is_not_found(answer: str):
     assert find_refusal(answer) is None
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"),
+    ("answer", "is_boilerplate"),
     [
         ("Well, as an AI language model, I have no feelings.", True),
         ("I am an AI assistant.", True),
@@ -50,5 +50,5 @@ def test_what_only_sounds_like_one(answer: str):
         ("AI is a field of study.", False),
     ],
 )
-def test_boilerplate(answer: str, says: bool):
-    assert (find_boilerplate(answer) is not None) is says
+def test_boilerplate_is_found_anywhere_in_an_answer(answer: str, is_boilerplate: bool):
+    assert (find_boilerplate(answer) is not None) is is_boilerplate

@@ -1,4 +1,4 @@
-"""Planted defects: each is found, and counted once, under its own reason."""
+"""Tests of dpo.data.cleaning.selection with planted defects, each counted once with its reason."""
 
 import json
 from collections.abc import Callable
@@ -68,7 +68,7 @@ def test_a_planted_defect_of_each_kind_is_counted_exactly_once(prepared, write_r
         decontaminate=[str(tmp_path / "benchmark.txt")],
     )
     account = data.report.sources[f"triplets={train}"]
-    # Both sides of the conflict go, the planted one and the good pair it contradicts.
+    # Both pairs of the conflict are dropped: the planted one, and the good pair that it contradicts.
     assert account.dropped == dict.fromkeys(DEFECTS, 1) | {"conflict": 2}
     assert rows_left(data) == [0, 1, 3, 4, 5, 6, 7]
     assert account.rows == account.kept + account.dropped.total() == len(good) + len(DEFECTS)
@@ -78,7 +78,9 @@ def test_a_planted_defect_of_each_kind_is_counted_exactly_once(prepared, write_r
 
 
 @pytest.mark.parametrize("reason", ["tie", "identical"])
-def test_what_is_dropped_unless_told_otherwise_can_be_kept(prepared, write_rows: WriteRows, reason: str) -> None:
+def test_ties_and_identical_answers_are_dropped_by_default_and_kept_on_request(
+    prepared, write_rows: WriteRows, reason: str
+) -> None:
     file = write_rows([DEFECTS[reason], row("fine")])
     assert prepared(f"triplets={file}").report.total().dropped == {reason: 1}
     assert (
@@ -88,7 +90,7 @@ def test_what_is_dropped_unless_told_otherwise_can_be_kept(prepared, write_rows:
     )
 
 
-def test_the_other_checks_are_off_unless_asked_for(prepared, write_rows: WriteRows) -> None:
+def test_the_other_checks_are_off_by_default(prepared, write_rows: WriteRows) -> None:
     on_request = ("below_margin", "refusal", "contaminated", "duplicate", "near_duplicate", "conflict", "leaked_prompt")
     file = write_rows([row("one gas?"), row("which gas?"), *(DEFECTS[name] for name in on_request)])
     assert not prepared(f"triplets={file}").report.total().dropped
@@ -102,7 +104,7 @@ def test_a_duplicate_in_another_source_names_the_first(prepared, write_rows: Wri
     assert report.sources[second].examples["duplicate"] == [{"row": 1, "detail": f"repeats {first}, row 0"}]
 
 
-def test_long_answers_the_other_way_round_are_a_conflict_and_no_near_duplicate(prepared, write_rows: WriteRows) -> None:
+def test_swapped_long_answers_are_a_conflict_and_not_a_near_duplicate(prepared, write_rows: WriteRows) -> None:
     yes, no = f"{LONG} {LONG} {LONG} yes", f"{LONG} {LONG} {LONG} no"
     file = write_rows([row("which?", yes, no), row("which?", no, yes), row("b")])
     data = prepared(f"triplets={file}", drop_duplicates="near", drop_conflicts=True)
@@ -110,7 +112,7 @@ def test_long_answers_the_other_way_round_are_a_conflict_and_no_near_duplicate(p
 
 
 @pytest.mark.parametrize("score", ["NaN", "Infinity"])
-def test_a_score_that_is_no_number_is_malformed(prepared, tmp_path: Path, score: str) -> None:
+def test_a_score_that_is_not_finite_is_malformed(prepared, tmp_path: Path, score: str) -> None:
     (tmp_path / "rows.jsonl").write_text(
         f'{{"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": {score}, "score_rejected": 1}}\n'
         '{"prompt": "b", "chosen": "b", "rejected": "c"}'
@@ -127,13 +129,13 @@ def test_an_inverted_pair_is_below_a_margin_of_0(prepared, write_rows: WriteRows
 
 
 class TestMixing:
-    def test_each_prompt_gives_at_most_so_many(self, prepared, write_rows: WriteRows) -> None:
+    def test_the_pairs_of_one_prompt_are_limited(self, prepared, write_rows: WriteRows) -> None:
         file = write_rows([row(f"prompt {i % 3}", f"answer {i}") for i in range(12)])
         data = prepared(f"triplets={file}", max_pairs_per_prompt=2)
         assert data.report.total().dropped == {"above_prompt_limit": 6}
         assert sorted(i % 3 for i in rows_left(data)) == [0, 0, 1, 1, 2, 2]
 
-    def test_sources_have_their_cap_and_their_weight(self, prepared, write_rows: WriteRows) -> None:
+    def test_the_pairs_of_a_source_are_limited_by_cap_and_weight(self, prepared, write_rows: WriteRows) -> None:
         specs = [
             f"triplets={write_rows([row(f'{name} {i}') for i in range(size)], f'{name}.jsonl')}"
             for name, size in (("a", 30), ("b", 20), ("c", 10))
@@ -150,10 +152,12 @@ class TestMixing:
             seed: rows_left(prepared(spec, max_pairs_per_source=10, seed=seed, max_length=length))
             for seed, length in ((1, 900), (2, 900))
         }
-        assert draw[1] == rows_left(prepared(spec, max_pairs_per_source=10, seed=1, max_length=901)), "made anew"
+        assert draw[1] == rows_left(prepared(spec, max_pairs_per_source=10, seed=1, max_length=901)), "prepared again"
         assert draw[1] != draw[2]
 
-    def test_balancing_leaves_a_judge_of_length_no_better_than_a_coin(self, prepared, write_rows: WriteRows) -> None:
+    def test_after_balancing_the_longer_answer_is_chosen_half_of_the_time(
+        self, prepared, write_rows: WriteRows
+    ) -> None:
         long, short = "a long answer of many words in a row", "short"
         rows = [row(f"prompt {i}", *((long, short) if i % 4 else (short, long))) for i in range(40)]
         data = prepared(f"triplets={write_rows(rows)}", balance_length=True)
@@ -171,7 +175,7 @@ class TestMixing:
 
 
 class TestStrict:
-    """What is counted and shown becomes an error that names the row."""
+    """With --strict, some findings that are normally counted become errors that name the row."""
 
     @pytest.mark.parametrize(
         ("bad", "reason"),
@@ -180,14 +184,16 @@ class TestStrict:
             (row("fine", "\nNeon."), "boundary_shift"),
         ],
     )
-    def test_rows(self, prepared, write_rows: WriteRows, bad: dict[str, Any], reason: str) -> None:
+    def test_a_row_of_each_kind_is_an_error(
+        self, prepared, write_rows: WriteRows, bad: dict[str, Any], reason: str
+    ) -> None:
         spec = f"triplets={write_rows([row('fine'), row('fine too'), bad])}"
         total = prepared(spec).report.total()
         assert total.dropped[reason] + total.flagged[reason] == 1
         with pytest.raises(DataError, match=f"--strict: .*, row 2: {reason}"):
             prepared(spec, strict=True)
 
-    def test_a_bos_too_many(self, write_rows: WriteRows, tmp_path: Path) -> None:
+    def test_a_second_bos_is_an_error(self, write_rows: WriteRows, tmp_path: Path) -> None:
         backend = train_byte_level(["<s>", "</s>"])
         put_first(backend, "<s>")
         template = "{{ bos_token }}{{ bos_token }}{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
@@ -195,11 +201,11 @@ class TestStrict:
         values = {"datasets": (f"triplets={write_rows([row('a'), row('b')])}",), "template": "model"}
         data = prepare(DataConfig.from_flags(values), load_tokenizer(str(folder)), progress=False)
         assert data.report.total().flagged == {"double_bos": 2}
-        assert "double_bos: 2 kept pairs" in data.report.table()
+        assert "double_bos (2 of the kept pairs): the prompt begins with two BOS tokens" in data.report.table()
         with pytest.raises(DataError, match="row 0: double_bos"):
             prepare(DataConfig.from_flags(values | {"strict": True}), load_tokenizer(str(folder)), progress=False)
 
-    def test_an_answer_without_its_end(self, prepared, write_rows: WriteRows, tmp_path: Path) -> None:
+    def test_an_answer_without_an_end_token_is_an_error(self, prepared, write_rows: WriteRows, tmp_path: Path) -> None:
         template = (
             "{#- control_tokens: <|im_start|> <|im_end|> -#}"
             "{% for m in messages %}{{ '<|im_start|>' + m.content }}"
@@ -213,7 +219,7 @@ class TestStrict:
             prepared(spec, strict=True, **flags)
 
 
-def test_literals_that_were_kept_are_counted(prepared, write_rows: WriteRows) -> None:
+def test_kept_pairs_with_literals_are_counted(prepared, write_rows: WriteRows) -> None:
     spec = f"triplets={write_rows([row('fine'), DEFECTS['special_token_in_text']])}"
     report = prepared(spec, special_tokens_in_text="keep").report
     assert report.total().flagged == {"literal_in_text": 1}

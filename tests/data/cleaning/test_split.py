@@ -1,4 +1,4 @@
-"""Holding out by prompt."""
+"""Tests of dpo.data.cleaning.split: the split by prompt."""
 
 import random
 
@@ -10,7 +10,7 @@ from tests.builders import assistant, pair, system, user
 
 
 def keys(*counts: int) -> list[bytes]:
-    """Keys of prompts that stand so many times each: 2, 1 gives two equal ones and another."""
+    """Return keys in which each prompt occurs so many times: 2, 1 gives two equal keys and a different one."""
     return [f"prompt-{number:011}".encode() for number, count in enumerate(counts) for _ in range(count)]
 
 
@@ -27,7 +27,9 @@ def keys(*counts: int) -> list[bytes]:
         (0, 0.5, 0),
     ],
 )
-def test_the_fraction_is_reached_to_the_nearest_pair(num_prompts: int, fraction: float, num_held_out: int) -> None:
+def test_the_held_out_share_is_the_fraction_rounded_to_a_pair(
+    num_prompts: int, fraction: float, num_held_out: int
+) -> None:
     train, held_out = split_by_prompt(keys(*[1] * num_prompts), fraction, seed=42)
     assert (len(train), len(held_out)) == (num_prompts - num_held_out, num_held_out)
 
@@ -45,10 +47,10 @@ def test_no_prompt_is_on_both_sides(seed: int) -> None:
     random.Random(seed).shuffle(all_keys)
     train, held_out = split_by_prompt(all_keys, 0.3, seed)
     assert {all_keys[i] for i in train}.isdisjoint(all_keys[i] for i in held_out)
-    assert 36 <= len(held_out) <= 36 + 4  # 0.3 of 120 pairs, and at most the rest of one prompt
+    assert 36 <= len(held_out) <= 36 + 4  # 0.3 of 120 pairs, plus at most the remaining pairs of one prompt
 
 
-def test_the_seed_chooses_what_is_held_out() -> None:
+def test_the_seed_decides_which_pairs_are_held_out() -> None:
     all_keys = keys(*[1] * 100)
     assert split_by_prompt(all_keys, 0.2, seed=1) == split_by_prompt(all_keys, 0.2, seed=1)
     assert split_by_prompt(all_keys, 0.2, seed=1) != split_by_prompt(all_keys, 0.2, seed=2)
@@ -68,19 +70,19 @@ def test_a_larger_fraction_holds_out_the_same_prompts_and_more() -> None:
     assert small < large
 
 
-def test_a_prompt_that_stands_often_is_held_out_whole() -> None:
+def test_all_pairs_of_a_held_out_prompt_are_held_out() -> None:
     train, held_out = split_by_prompt(keys(10), 0.1, seed=42)
     assert (train, held_out) == ([], list(range(10)))
 
 
-def test_the_key_is_the_prompt_s_alone() -> None:
+def test_the_key_depends_only_on_the_prompt() -> None:
     key = prompt_key(pair("Hi!", "a", "b"))
     assert prompt_key(pair("Hi!", "c", "d", source="s", row=3, score_chosen=1.0)) == key
     assert prompt_key(pair("Hi! ", "a", "b")) != key
     assert len(key) == 16
 
 
-def test_the_key_tells_roles_and_turns_apart() -> None:
+def test_the_key_depends_on_roles_and_turns() -> None:
     prompts = [
         (user("a"), user("b")),
         (system("a"), user("b")),
@@ -91,7 +93,7 @@ def test_the_key_tells_roles_and_turns_apart() -> None:
     assert len({prompt_key(Preference(prompt=prompt, chosen="x", rejected="y")) for prompt in prompts}) == 5
 
 
-def test_prompts_of_one_conversation_open_alike() -> None:
+def test_prompts_of_one_conversation_have_one_opening_key() -> None:
     first = Preference(prompt=(system("Be brief."), user("Hi!")), chosen="Hello.")
     later = Preference(prompt=(*first.prompt, assistant("Hello."), user("2 + 2?")), chosen="4")
     assert opening_key(first) == opening_key(later) == prompt_key(first) != prompt_key(later)
