@@ -1,1 +1,1 @@
-"""Rows in, token ids out, every row accounted for. No torch here, so that it starts at once and runs anywhere."""
+"""The data pipeline: from raw rows to token ids, with every row counted. It does not import torch and starts fast."""

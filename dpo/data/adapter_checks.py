@@ -1,4 +1,4 @@
-"""What an adapter promises, checked: its examples come true, and no row makes it raise or lose a pair."""
+"""Checks of the adapter contract: the examples are correct, and no malformed row makes the adapter fail."""
 
 __all__ = ["check_adapter", "check_malformed_rows"]
 
@@ -24,43 +24,43 @@ TURNS: tuple[Turns, ...] = get_args(Turns)
 
 
 def check_adapter(adapter: Adapter, *, num_malformed_rows: int = NUM_MALFORMED_ROWS) -> list[str]:
-    """What is wrong with an adapter, a sentence each; empty where nothing is.
+    """Check an adapter and return a list of problems, one sentence each. The list is empty if there are none.
 
     Args:
-        adapter: As its file defines it.
-        num_malformed_rows: Rows to make worse and convert.
+        adapter: The adapter to check.
+        num_malformed_rows: Number of malformed rows to convert.
     """
-    if shapeless := list(check_shape(adapter)):
-        return shapeless
+    if wrong_types := list(check_types(adapter)):
+        return wrong_types
     complaints = [*check_description(adapter), *check_examples(adapter)]
     if complaints:
         return complaints
     return list(check_malformed_rows(adapter, num_malformed_rows))
 
 
-def check_shape(adapter: Adapter) -> Iterator[str]:
-    """What would make the other checks stumble."""
+def check_types(adapter: Adapter) -> Iterator[str]:
+    """Check the types that the other checks rely on."""
     if not isinstance(adapter.columns, tuple) or not all(isinstance(column, str) for column in adapter.columns):
         yield f"columns is {adapter.columns!r}, expected a tuple of texts."
     for number, example in enumerate(adapter.examples):
         is_pair = isinstance(example, tuple) and len(example) == 2 and isinstance(example[1], Sequence)
         if not is_pair or not all(isinstance(candidate, Preference | Drop) for candidate in example[1]):
-            yield f"example {number} is no (row, [Preference or Drop, ...])."
+            yield f"example {number}: expected (row, [Preference or Drop, ...])."
 
 
 def check_description(adapter: Adapter) -> Iterator[str]:
-    """Its columns and its docstring against its first example."""
+    """Check the columns and the docstring against the first example."""
     if not adapter.examples:
-        yield "EXAMPLES is empty: expected a raw row and what it gives, at least one."
+        yield "EXAMPLES is empty: expected at least one raw row with its preferences."
         return
     first, given = adapter.examples[0]
     if not any(isinstance(candidate, Preference) for candidate in given):
-        yield "example 0 gives no Preference: the first one is shown to users, so it should give one."
+        yield "example 0 contains no Preference: it needs one, because it is shown to users."
     if missing := [column for column in adapter.columns if column not in first]:
-        yield f"example 0 lacks {', '.join(missing)}, which `columns` says that every row has."
+        yield f"example 0 lacks {', '.join(missing)}, but every row must have all `columns`."
     docstring = sys.modules[adapter.convert.__module__].__doc__ or ""
     if not re.search(r"^\s*(A raw row|Raw rows)\b", docstring, re.MULTILINE):
-        yield "the module's docstring has no line 'A raw row:' with a row below it."
+        yield "the module's docstring has no line 'A raw row:', followed by a row."
     elif unseen := [column for column in adapter.columns if f'"{column}":' not in docstring]:
         yield f"the raw row in the module's docstring does not show {', '.join(unseen)}."
     if adapter.hub_id is not None and not re.fullmatch(r"[\w-]+/[\w.-]+", adapter.hub_id):
@@ -68,22 +68,25 @@ def check_description(adapter: Adapter) -> Iterator[str]:
 
 
 def check_examples(adapter: Adapter) -> Iterator[str]:
-    """What its examples give against what they say."""
+    """Check that convert returns what the examples state."""
     for number, (row, expected) in enumerate(adapter.examples):
         before = copy.deepcopy(row)
         try:
             found = convert_row(row, adapter, AdapterOptions())
-        except Exception as error:  # an adapter is anyone's code, and can fail in any way
+        except Exception as error:  # an adapter may be the user's own code and can fail in any way
             yield f"example {number}: {error if isinstance(error, AdapterError) else repr(error)}"
             continue
         if list(map(comparable, found)) != list(map(comparable, expected)):
-            yield f"example {number} gives\n    {shown(found)}\n  and says\n    {shown(expected)}"
+            yield (
+                f"example {number}: convert returned\n    {shown(found)}\n"
+                f"  but the example states\n    {shown(expected)}"
+            )
         if row != before:
-            yield f"example {number}: convert changed the row it was given."
+            yield f"example {number}: convert changed the row. It must not modify its input."
 
 
 def check_malformed_rows(adapter: Adapter, number: int) -> Iterator[str]:
-    """Convert rows made worse at random: none may raise, be lost, or give what cannot be counted or written."""
+    """Check with random malformed rows that convert raises no unexpected error and that results can be written."""
     generator = random.Random(0)
     rows = [row for row, _ in adapter.examples]
     for _ in range(number):
@@ -93,8 +96,8 @@ def check_malformed_rows(adapter: Adapter, number: int) -> Iterator[str]:
             complaints = list(check_row(row, adapter, options))
         except Exception as error:
             raised = error.__cause__ or error
-            complaints = [f"a row made it raise {type(raised).__name__}: {raised}\n    {row!r:.200}"]
-        if complaints:  # the first tells enough
+            complaints = [f"convert raised {type(raised).__name__}: {raised}. The row was:\n    {row!r:.200}"]
+        if complaints:  # one problem is enough
             yield complaints[0]
             return
 
@@ -107,16 +110,16 @@ def check_row(row: Row, adapter: Adapter, options: AdapterOptions) -> Iterator[s
             continue
         json.dumps([drop.reason, drop.detail], ensure_ascii=False).encode()
         if not drop.reason.isidentifier():
-            yield f"a row gives the reason {drop.reason!r}, expected a short name such as 'too_old'."
+            yield f"a row was dropped with the reason {drop.reason!r}, expected an identifier such as 'too_old'."
 
 
 def config_for(preference: Preference) -> DataConfig:
-    """Of the stage that trains on it."""
+    """Return a configuration for the stage that a preference is for."""
     return DataConfig(stage="sft" if preference.rejected is None else "dpo")
 
 
 def comparable(candidate: Preference | Drop) -> Preference | str:
-    """A preference as it is, and a drop by its reason."""
+    """Return a preference unchanged, and a drop as its reason, because details are not compared."""
     return candidate.reason if isinstance(candidate, Drop) else candidate
 
 

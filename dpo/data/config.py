@@ -1,4 +1,4 @@
-"""What a user may ask of the data: the flags that main.py and the data commands share."""
+"""The data flags, which main.py and the data commands share."""
 
 __all__ = ["DataConfig", "Stage"]
 
@@ -14,116 +14,165 @@ from dpo.flags import read_fields
 
 Stage = Literal["dpo", "sft"]
 COLUMNS = ("prompt", "chosen", "rejected", "system", "score_chosen", "score_rejected")
-"""What the adapter `columns` reads; --column_NAME says where."""
+"""The columns that the adapter `columns` reads. --column_NAME gives the user's name of a column."""
 COMPARING = (
     *("pairing", "column_rejected", "column_score_chosen", "column_score_rejected", "keep_ties", "keep_identical"),
     *("min_score_margin", "drop_conflicts", "balance_length"),
 )
-"""Flags that are about a second answer. In stage sft there is none."""
+"""Flags that need two answers. Stage sft uses one."""
 
 
 class DataConfig(BaseModel):
-    """Where pairs come from and which are kept. Lengths are in tokens and inclusive."""
+    """Sources of the pairs, and which pairs to keep. Lengths are in tokens and inclusive."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     stage: Stage = Field(
         default="dpo",
-        description="dpo trains on pairs. sft trains on answers: those of instruction rows, or pairs' chosen ones.",
+        description="dpo trains on pairs. sft trains on single answers: those of instruction rows, or the chosen "
+        "answers of pairs.",
     )
     datasets: tuple[str, ...] = Field(
         default=(),
-        description="Training sources, each ADAPTER[=SOURCE][:SPLIT][@FRACTION]: nectar, ultrafeedback=rows.parquet, "
-        "orca_dpo_pairs@0.5. SOURCE is a file or folder of JSON, JSONL, CSV or Parquet, or a Hub id; "
-        "the adapter's own Hub id where it is left out.",
+        description="Training sources, each in the form ADAPTER[=SOURCE][:SPLIT][@FRACTION], such as nectar, "
+        "ultrafeedback=rows.parquet or orca_dpo_pairs@0.5. SOURCE is a JSON, JSONL, CSV or Parquet file, a folder of "
+        "such files, or a Hub id. Without SOURCE, the adapter's own Hub data set is used.",
     )
     adapter: tuple[str, ...] = Field(
-        default=(), description="Python files that define an ADAPTER each, for --datasets to name."
+        default=(), description="Python files, each of which defines an ADAPTER that --datasets can name."
     )
     prepared: str | None = Field(
         default=None,
-        description="Folder that `python -m dpo prepare` made, in place of --datasets and what goes with it.",
+        description="Folder written by `python -m dpo prepare`, to use instead of --datasets and the other data flags.",
     )
-    eval_datasets: tuple[str, ...] = Field(default=(), description="Held-out sources, in the same form.")
+    eval_datasets: tuple[str, ...] = Field(default=(), description="Held-out sources, in the same form as --datasets.")
     validation_split: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="Share of the kept pairs to hold out, split by prompt so that no prompt stands on both sides; with "
-        "--turns all by the first question, so that no conversation does.",
+        description="Share of the kept pairs to hold out. Pairs are split by prompt, so that no prompt is on both "
+        "sides. With --turns all, they are split by the first user turn, so that no conversation is on both sides.",
     )
     template: str = Field(
         default="chatml",
-        description="A name in templates/, a path to a .jinja file, or 'model' for the tokenizer's own.",
+        description="Chat template: a name in templates/, a path to a .jinja file, or 'model' for the tokenizer's own.",
     )
-    max_length: int = Field(default=2048, gt=0, description="Longest prompt plus its longer answer.")
-    max_prompt_length: int | None = Field(default=None, gt=0, description="Longest prompt.")
-    max_target_length: int | None = Field(default=None, gt=0, description="Longest answer, end token included.")
-    pairing: Pairing = Field(default="best_worst", description="How ranked answers become pairs.")
+    max_length: int = Field(
+        default=2048,
+        gt=0,
+        description="Largest number of tokens of the prompt plus the longer answer. Longer pairs are dropped, not "
+        "truncated.",
+    )
+    max_prompt_length: int | None = Field(
+        default=None, gt=0, description="Largest number of tokens of the prompt. Longer pairs are dropped."
+    )
+    max_target_length: int | None = Field(
+        default=None,
+        gt=0,
+        description="Largest number of tokens of the longer answer, including the end token. Longer pairs are dropped.",
+    )
+    pairing: Pairing = Field(
+        default="best_worst",
+        description="How to make pairs from ranked answers. best_worst: the best with the worst. best_random: the best "
+        "with a random lower one. adjacent: each with the next one. all: each with every lower one.",
+    )
     turns: Turns = Field(
         default="last",
-        description="For --stage sft, of conversations (messages, slim_orca, ultrachat): whether the last assistant "
-        "turn is the answer, or all are, each a row of its own with the turns before it as its prompt.",
+        description="For --stage sft and conversations (adapters messages, slim_orca, ultrachat): which assistant "
+        "turns are answers. last: only the last one. all: every one, each as a separate row with the turns before it "
+        "as the prompt.",
     )
     min_score_ratio: float = Field(
-        default=2.0, ge=1, description="Smallest ratio of the better to the worse score of a pair, for shp."
+        default=2.0,
+        ge=1,
+        description="For the adapter shp: smallest ratio of the better to the worse score. Pairs below it are dropped.",
     )
-    column_prompt: str | None = Field(default=None, description="For columns=SOURCE: the column of the prompt.")
-    column_chosen: str | None = Field(default=None, description="For columns=SOURCE: of the better answer.")
-    column_rejected: str | None = Field(default=None, description="For columns=SOURCE: of the worse answer.")
-    column_system: str | None = Field(default=None, description="For columns=SOURCE: of a system message.")
-    column_score_chosen: str | None = Field(default=None, description="For columns=SOURCE: of the better score.")
-    column_score_rejected: str | None = Field(default=None, description="For columns=SOURCE: of the worse score.")
-    keep_ties: bool = Field(default=False, description="Keep pairs whose two scores are equal.")
-    keep_identical: bool = Field(default=False, description="Keep pairs whose two answers are the same.")
+    column_prompt: str | None = Field(
+        default=None, description="For columns=SOURCE: name of the column with the prompt."
+    )
+    column_chosen: str | None = Field(
+        default=None, description="For columns=SOURCE: name of the column with the better answer."
+    )
+    column_rejected: str | None = Field(
+        default=None, description="For columns=SOURCE: name of the column with the worse answer."
+    )
+    column_system: str | None = Field(
+        default=None, description="For columns=SOURCE: name of the column with the system message."
+    )
+    column_score_chosen: str | None = Field(
+        default=None, description="For columns=SOURCE: name of the column with the score of the better answer."
+    )
+    column_score_rejected: str | None = Field(
+        default=None, description="For columns=SOURCE: name of the column with the score of the worse answer."
+    )
+    keep_ties: bool = Field(
+        default=False, description="Keep pairs whose two scores are equal, which are otherwise dropped."
+    )
+    keep_identical: bool = Field(
+        default=False, description="Keep pairs whose two answers are identical, which are otherwise dropped."
+    )
     min_score_margin: float | None = Field(
         default=None,
-        description="Least that the chosen answer scores above the rejected one. Pairs without scores are let through.",
+        description="Smallest value of the chosen answer's score minus the rejected answer's score. Pairs below it are "
+        "dropped. Pairs without scores are kept.",
     )
     drop_refusals: bool = Field(
-        default=False, description="Drop pairs whose chosen answer begins with a refusal (English phrases)."
+        default=False,
+        description="Drop pairs whose chosen answer begins with a refusal. Only English phrases are recognized.",
     )
     drop_duplicates: Literal["no", "exact", "near"] = Field(
         default="no",
-        description="Drop pairs that repeat an earlier one, of any source: to the letter, or with prompt and both "
-        "answers alike (four fifths of their five-word runs in common; some 6 KiB of memory a pair).",
+        description="Drop pairs that repeat an earlier pair of any source. exact: prompt and both answers are equal. "
+        "near: also pairs whose prompt and both answers are similar (four fifths of their five-word runs in common); "
+        "this needs about 6 KiB of memory for each pair.",
     )
     drop_conflicts: bool = Field(
-        default=False, description="Drop both of two pairs with one prompt and the answers the other way round."
+        default=False,
+        description="Drop both of two pairs that have the same prompt, and whose chosen and rejected answers are "
+        "swapped.",
     )
     drop_leaked_prompts: bool = Field(
-        default=False, description="Drop training pairs whose prompt stands in the eval sources too."
+        default=False, description="Drop training pairs whose prompt is also in the eval sources."
     )
     decontaminate: tuple[str, ...] = Field(
         default=(),
-        description="Files of prompts that no pair may hold, such as a benchmark's: text with one a line, or JSON, "
-        "JSONL, CSV or Parquet with a column 'prompt'. A run of 13 words in common counts, or a whole turn.",
+        description="Files of prompts that training must not contain, such as those of a benchmark: text files with "
+        "one prompt on each line, or JSON, JSONL, CSV or Parquet files with a column 'prompt'. Pairs whose prompt "
+        "shares 13 consecutive words or a whole turn with one of them are dropped.",
     )
     balance_length: bool = Field(
         default=False,
-        description="Drop pairs at random until, at every size of the difference, the chosen answer is as often the "
-        "longer as the shorter. --weights and --validation_split draw from what is left.",
+        description="Drop training pairs at random until, for every size of the length difference, the chosen answer "
+        "is the longer one as often as the shorter one. --weights and --validation_split then draw from the remaining "
+        "pairs.",
     )
     max_pairs_per_prompt: int | None = Field(
-        default=None, gt=0, description="Most pairs of one prompt, drawn at random."
+        default=None,
+        gt=0,
+        description="Largest number of training pairs of one prompt. Pairs above it are dropped at random.",
     )
     max_pairs_per_source: int | None = Field(
-        default=None, gt=0, description="Most training pairs of one source, drawn at random."
+        default=None,
+        gt=0,
+        description="Largest number of training pairs of one source. Pairs above it are dropped at random.",
     )
     weights: tuple[float, ...] = Field(
         default=(),
-        description="Shares of the --datasets in the training pairs, one each: 3 1 takes three of the first for each "
-        "of the second. No pair is repeated; pairs above a source's share are dropped at random.",
+        description="Proportions of the --datasets in the training pairs, one number for each. For example, 3 1 takes "
+        "three pairs of the first source for each pair of the second. No pair is repeated; surplus pairs are dropped "
+        "at random.",
     )
     strict: bool = Field(
         default=False,
-        description="Make an error of what is counted and shown else: boundary_shift, double_bos, no_end_token, "
-        "unknown_role.",
+        description="Stop with an error at the first row with boundary_shift, double_bos, no_end_token or "
+        "unknown_role. Without this flag, such rows are counted in the data report.",
     )
-    num_proc: int | None = Field(default=None, gt=0, description="Processes that prepare rows. Default: one a core.")
+    num_proc: int | None = Field(
+        default=None, gt=0, description="Number of processes that prepare rows. Default: one for each core."
+    )
     special_tokens_in_text: Literal["drop", "error", "keep"] = Field(
         default="drop",
-        description="What to do with a row whose text holds the literal of a control token, such as <|im_end|>.",
+        description="What to do with a row whose text contains the literal of a control token, such as <|im_end|>.",
     )
     add_control_tokens: bool = Field(
         default=False,
@@ -133,21 +182,21 @@ class DataConfig(BaseModel):
 
     @classmethod
     def from_flags(cls, values: Mapping[str, Any]) -> "DataConfig":
-        """Read the values of flags or of a YAML file.
+        """Build a checked configuration from the values of flags or of a YAML file.
 
         Raises:
-            ConfigError: a value is of the wrong type or out of its range, or values contradict each other.
+            ConfigError: if a value has the wrong type or is out of range, or if values contradict each other.
         """
         config = read_fields(cls, values)
         config.check()
         return config
 
     def check(self) -> None:
-        """Refuse what contradicts itself.
+        """Check that the flags do not contradict each other.
 
         Raises:
-            ConfigError: no training source, a flag of another stage, two ways to hold out, or a bound that no pair can
-                reach.
+            ConfigError: if there is no training source, a flag does not apply to the stage, pairs are held out in two
+                ways, or a limit is above --max_length.
         """
         if self.prepared is not None:
             self.check_prepared_alone()
@@ -155,16 +204,14 @@ class DataConfig(BaseModel):
         if not self.datasets:
             raise ConfigError(
                 "no training data: expected --datasets ADAPTER[=SOURCE][@FRACTION] ...\n"
-                "  `python -m dpo adapters` lists the adapters, and --help every flag."
+                "  `python -m dpo adapters` lists the adapters, and --help lists every flag."
             )
         self.check_stage()
         if self.eval_datasets and self.validation_split:
-            raise ConfigError(
-                "--eval_datasets and --validation_split both say what to hold out.\n  Pass one of the two."
-            )
+            raise ConfigError("--eval_datasets and --validation_split both hold pairs out.\n  Pass only one of them.")
         sources = [*self.datasets, *self.eval_datasets]
         if repeated := sorted({source for source in sources if sources.count(source) > 1}):
-            raise ConfigError(f"a source is named twice: {', '.join(repeated)}")
+            raise ConfigError(f"a source is named twice: {', '.join(repeated)}.\n  Name each source once.")
         if self.weights and (len(self.weights) != len(self.datasets) or min(self.weights) <= 0):
             raise ConfigError(
                 f"--weights {' '.join(f'{weight:g}' for weight in self.weights)}: expected one number above 0 for each "
@@ -172,8 +219,8 @@ class DataConfig(BaseModel):
             )
         if self.drop_leaked_prompts and not self.eval_datasets:
             raise ConfigError(
-                "--drop_leaked_prompts compares --datasets with --eval_datasets, and there are none.\n"
-                "  Leave it out: --validation_split never leaves a prompt on both sides."
+                "--drop_leaked_prompts compares --datasets with --eval_datasets, but there are no --eval_datasets.\n"
+                "  Leave it out. --validation_split never puts a prompt on both sides."
             )
         for name, bound in (
             ("max_prompt_length", self.max_prompt_length),
@@ -181,39 +228,42 @@ class DataConfig(BaseModel):
         ):
             if bound is not None and bound > self.max_length:
                 raise ConfigError(
-                    f"--{name} {bound} is above --max_length {self.max_length}, which bounds prompt plus answer.\n"
+                    f"--{name} {bound} is above --max_length {self.max_length}, which limits prompt plus answer.\n"
                     f"  Lower --{name} or raise --max_length."
                 )
 
     def check_stage(self) -> None:
-        """Refuse flags that have no meaning in the stage."""
+        """Check that all flags apply to the stage."""
         if self.stage == "dpo" and self.turns != "last":
             raise ConfigError(
-                f"--turns {self.turns} makes answers of a conversation's turns, and --stage dpo trains on pairs.\n"
+                f"--turns {self.turns} makes answers from the turns of a conversation, but --stage dpo trains on "
+                "pairs.\n"
                 "  Leave it out, or pass --stage sft."
             )
         for name in COMPARING if self.stage == "sft" else ():
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ConfigError(
-                    f"--{name} is about the two answers of a pair, and --stage sft takes one: the chosen, or the best "
-                    "of several.\n  Leave it out."
+                    f"--{name} is about the two answers of a pair, but --stage sft uses only one: the chosen answer, "
+                    "or the best of several.\n  Leave it out."
                 )
 
     def check_prepared_alone(self) -> None:
-        """Refuse a folder that is none, and flags that a preparation has decided already."""
+        """Check that the folder exists and that no other data flag is set, because the preparation decided them."""
         if not self.prepared_folder.is_dir():
             raise ConfigError(
-                f"--prepared {self.prepared}: there is no such folder.\n  `python -m dpo prepare --output` makes one."
+                f"--prepared {self.prepared}: there is no such folder.\n"
+                "  `python -m dpo prepare --output FOLDER` creates one."
             )
         for name, field in type(self).model_fields.items():
             if name not in ("prepared", "seed", "stage") and getattr(self, name) != field.default:
                 raise ConfigError(
-                    f"--{name} is decided already in --prepared {self.prepared}.\n  Leave out one of the two."
+                    f"--{name} cannot be combined with --prepared {self.prepared}, which was made with its own value.\n"
+                    "  Leave out one of the two flags."
                 )
 
     @property
     def prepared_folder(self) -> Path:
-        """--prepared; a shell expands ~, a YAML file does not."""
+        """Path of --prepared, with ~ expanded, which a shell does but a YAML file does not."""
         return Path(str(self.prepared)).expanduser()
 
     @property

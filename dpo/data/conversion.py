@@ -1,4 +1,4 @@
-"""One batch of raw rows to encoded pairs: convert, check, encode, filter, and count every way out."""
+"""Conversion of a batch of raw rows to encoded pairs: convert, check, encode, filter, and count every drop."""
 
 __all__ = ["TRAITS", "Converted", "Converter", "convert_row"]
 
@@ -27,12 +27,12 @@ from dpo.records import Drop, Preference
 Item = TypeVar("Item")
 
 BATCH_PAIRS = 500
-"""Pairs that are encoded at once."""
+"""Number of pairs that are encoded together."""
 STRICT_DROPS = ("no_end_token", "unknown_role")
-"""Drops that --strict makes errors; most others are what a filter is for."""
+"""Drop reasons that --strict turns into errors. Most other reasons are the normal work of a filter."""
 STRICT_FLAGS = ("boundary_shift", "double_bos")
 SET_ASIDE = {"rejected": None, "score_chosen": None, "score_rejected": None}
-"""What stage sft does not look at."""
+"""Fields that stage sft clears before any check."""
 
 SCHEMA = pa.schema(
     {
@@ -49,41 +49,41 @@ SCHEMA = pa.schema(
         "flags": pa.list_(pa.string()),
     }
 )
-"""A prepared pair. In stage sft `rejected` and the scores are null, and `rejected_ids` is empty."""
+"""Columns of a prepared pair. In stage sft, `rejected` and the scores are null, and `rejected_ids` is empty."""
 TRAITS = pa.schema(
     {
         "source": pa.string(),
         "row": pa.int64(),
         "prompt_key": pa.binary(16),
         "chosen_key": pa.binary(16),
-        "rejected_key": pa.binary(16),  # of stage sft, the same for all
-        "opening_key": pa.binary(),  # of varying length, so that what is not asked for takes no room
+        "rejected_key": pa.binary(16),  # in stage sft the same for all rows
+        "opening_key": pa.binary(),  # variable length, so that it needs no memory when it is not used
         "chosen_length": pa.int32(),
         "rejected_length": pa.int32(),
         "flags": pa.list_(pa.string()),
         "signature": pa.binary(),
     }
 )
-"""The little of a pair that is kept in memory for what can only be decided over all pairs: duplicates, the split."""
+"""Data of each pair that stays in memory, for decisions that need all pairs, such as duplicates and the split."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """What became of a batch of rows."""
+    """Result of converting a batch of rows."""
 
     pairs: list[pa.RecordBatch]
-    """With the columns of SCHEMA, in order."""
+    """Encoded pairs in order, with the columns of SCHEMA."""
     traits: list[pa.RecordBatch]
-    """With the columns of TRAITS, one row a pair."""
-    account: SourceReport
-    """Rows entered and dropped; nothing is counted as kept yet."""
+    """One row for each pair, with the columns of TRAITS."""
+    report: SourceReport
+    """Counts of the rows that were read and dropped. No pair is counted as kept yet."""
 
 
 class Converter:
-    """Turns raw rows of a source into encoded pairs. One call depends on no other, so that any process can do it.
+    """Turns raw rows of a source into encoded pairs. Calls are independent, so any process can do them.
 
     Args:
-        config: What to keep.
+        config: The data flags.
         tokenizer: The model's tokenizer.
     """
 
@@ -100,47 +100,47 @@ class Converter:
         )
 
     def convert(self, source: Source, rows: Iterable[tuple[int, Any]]) -> Converted:
-        """The pairs of numbered rows that stand every check by themselves, in order; everything else is counted.
+        """Convert numbered rows to the pairs that pass every check of a single pair, in order, and count the drops.
 
         Raises:
-            AdapterError: the adapter breaks its contract.
-            DataError: a row is what the user asked to be an error.
+            AdapterError: if the adapter breaks its contract.
+            DataError: if a row has a property that the user's flags turn into an error.
         """
-        account = SourceReport()
+        report = SourceReport()
         pairs, traits = [], []
-        for preferences in batched(self.checked_preferences(source, rows, account), BATCH_PAIRS):
-            kept = list(self.encoded_pairs(preferences, account))
+        for preferences in batched(self.checked_preferences(source, rows, report), BATCH_PAIRS):
+            kept = list(self.encoded_pairs(preferences, report))
             if not kept:
                 continue
             pairs.append(pa.RecordBatch.from_pylist([as_record(pair) for pair in kept], SCHEMA))
             traits.append(pa.RecordBatch.from_pylist([self.traits_of(pair) for pair in kept], TRAITS))
-        return Converted(pairs=pairs, traits=traits, account=account)
+        return Converted(pairs=pairs, traits=traits, report=report)
 
     def checked_preferences(
-        self, source: Source, rows: Iterable[tuple[int, Any]], account: SourceReport
+        self, source: Source, rows: Iterable[tuple[int, Any]], report: SourceReport
     ) -> Iterator[Preference]:
         for number, row in rows:
-            account.raw_rows += 1
+            report.raw_rows += 1
             if not source.is_sampled(number, self.config.seed):
-                account.enter()
-                account.drop(Drop("not_sampled", f"@{source.fraction:g}"), number)
+                report.enter()
+                report.drop(Drop("not_sampled", f"left out by the fraction @{source.fraction:g}"), number)
                 continue
             try:
                 candidates = self.candidates(row, source.adapter)
             except AdapterError as error:
                 raise AdapterError(f"{source.spec}, row {number}: {error}") from error
-            account.enter(len(candidates))
+            report.enter(len(candidates))
             for candidate in candidates:
                 drop = candidate if isinstance(candidate, Drop) else self.check(candidate)
                 if drop is not None:
                     self.refuse_if_strict(drop, source.spec, number)
-                    account.drop(drop, number)
+                    report.drop(drop, number)
                 else:
                     assert isinstance(candidate, Preference)
                     yield candidate.model_copy(update={"source": source.spec, "row": number})
 
     def candidates(self, row: Any, adapter: Adapter) -> list[Preference | Drop]:
-        """What the stage takes of what an adapter makes of a row."""
+        """Return the preferences and drops of a row. In stage sft, the rejected answers and scores are removed."""
         found = convert_row(row, adapter, self.options)
         if self.config.stage == "dpo":
             return found
@@ -149,14 +149,14 @@ class Converter:
     def check(self, preference: Preference) -> Drop | None:
         return check_pair(preference, self.config) or self.contamination.check(preference)
 
-    def encoded_pairs(self, preferences: Sequence[Preference], account: SourceReport) -> Iterator[EncodedPair]:
+    def encoded_pairs(self, preferences: Sequence[Preference], report: SourceReport) -> Iterator[EncodedPair]:
         for preference, result in zip(preferences, self.encoder.encode(preferences), strict=True):
             drop = result if isinstance(result, Drop) else check_encoded(result, self.config)
             if isinstance(result, EncodedPair):
-                account.measure(result.lengths, self.config.max_length)
+                report.measure(result.lengths, self.config.max_length)
             if drop is not None:
                 self.refuse_if_strict(drop, preference.source, preference.row)
-                account.drop(drop, preference.row)
+                report.drop(drop, preference.row)
                 continue
             assert isinstance(result, EncodedPair)
             if self.config.strict and (flags := [flag for flag in result.flags if flag in STRICT_FLAGS]):
@@ -187,49 +187,49 @@ def strict_error(reason: str, detail: str, source: str, row: int) -> DataError:
     found = f": {detail}" if detail else ""
     return DataError(
         f"--strict: {source}, row {row}: {reason}{found}\n"
-        "  Mend the row or choose another --template; without --strict such rows are counted and shown."
+        "  Correct the row, choose another --template, or leave out --strict to only count such rows."
     )
 
 
 def convert_row(row: Row, adapter: Adapter, options: AdapterOptions) -> list[Preference | Drop]:
-    """What an adapter makes of a row. Whatever the row holds, the answer is preferences or drops, at least one.
+    """Run an adapter on a row. The result is at least one preference or drop, whatever the row contains.
 
     Raises:
-        AdapterError: the adapter gave something else, or raised what no row's shape explains.
+        AdapterError: if the adapter returns something else, or raises an error that a malformed row does not explain.
     """
     if not isinstance(row, dict):
         return [Drop("malformed_row", f"expected an object, found {type(row).__name__}")]
     try:
-        candidates = list(adapter.convert(row, options)) or [Drop("no_pair")]
+        candidates = list(adapter.convert(row, options)) or [Drop("no_pair", "the adapter returned nothing")]
     except Drop as drop:
         return [drop]
     except ValidationError as error:
         return [drop_for(error)]
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        # What a row of unforeseen shape makes of an adapter's code.
+        # Typical errors of an adapter's code on a row with an unexpected structure.
         return [Drop("malformed_row", f"{type(error).__name__}: {error}")]
-    except (Exception, SystemExit) as error:  # anyone's code; what it raises on purpose should not be counted away
+    except (Exception, SystemExit) as error:  # raised on purpose or by a defect, so do not count it as a malformed row
         raise AdapterError(
             f"adapter '{adapter.name}' raised {type(error).__name__}: {error}\n"
-            "  `python -m dpo adapters --check FILE` runs an adapter by itself; a row that is no pair is a Drop."
+            "  Raise a Drop for a row that is not a pair. `python -m dpo adapters --check FILE` tests an adapter."
         ) from error
     for candidate in candidates:
         if not isinstance(candidate, Preference | Drop):
             raise AdapterError(
-                f"adapter '{adapter.name}' gave {type(candidate).__name__}, expected Preference or Drop.\n"
-                "  convert yields each pair: write `yield Preference(...)`, or return a list of them."
+                f"adapter '{adapter.name}' returned {type(candidate).__name__}, expected Preference or Drop.\n"
+                "  convert must yield each pair with `yield Preference(...)`, or return a list of pairs."
             )
     return candidates
 
 
 def drop_for(error: ValidationError) -> Drop:
-    """The reason behind pydantic's refusal of a record."""
+    """Return the Drop for a validation error of pydantic."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     if first["type"] == "literal_error" and where.endswith("role"):
         return Drop("unknown_role", f"found the role {first['input']!r:.40}, expected system, user or assistant")
     if first["type"] == "too_short":
-        return Drop("empty_prompt", "there is no prompt")
+        return Drop("empty_prompt", "the row has no prompt")
     if first["type"] == "value_error":
         return Drop("prompt_not_user", first["msg"])
     return Drop("malformed_row", f"{where}: {first['msg']}")
@@ -253,7 +253,7 @@ def as_record(pair: EncodedPair) -> dict[str, Any]:
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of that many items, the last one shorter. itertools has it from Python 3.12 on."""
+    """Yield lists of a number of items; the last one may be shorter. Python 3.12 has this in itertools."""
     items = iter(items)
     while batch := list(islice(items, size)):
         yield batch

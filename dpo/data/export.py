@@ -1,4 +1,4 @@
-"""A finished preparation as a folder of the user's."""
+"""Export of prepared data to a folder that the user names."""
 
 __all__ = ["export"]
 
@@ -12,16 +12,16 @@ TEXTS = {
     "dpo": ("prompt", "chosen", "rejected", "score_chosen", "score_rejected", "source", "row"),
     "sft": ("prompt", "chosen", "source", "row"),
 }
-"""The columns of each stage that are text, or beside it."""
+"""The columns to export as text, with scores and origin, by stage."""
 
 
 def export(prepared: PreparedData, folder: Path, form: str) -> None:
     """Fill a folder with the pairs, data_report.json and manifest.json.
 
     Args:
-        prepared: What was prepared.
-        folder: Empty.
-        form: arrow, a DatasetDict with token ids; or jsonl or parquet, one file a split with the pairs as text.
+        prepared: The prepared data.
+        folder: An empty folder.
+        form: arrow for a DatasetDict with token ids; jsonl or parquet for one file per split with the pairs as text.
     """
     if form == "arrow":
         shutil.copytree(prepared.folder, folder, dirs_exist_ok=True)

@@ -1,4 +1,4 @@
-"""Rows made worse at random, as the files of the world have them: what an adapter must stand."""
+"""Random malformed rows, to test that adapters handle them."""
 
 __all__ = ["mutate"]
 
@@ -22,11 +22,11 @@ JUNK: tuple[Any, ...] = (
 
 
 def mutate(row: Any, generator: random.Random) -> Any:
-    """A copy with one to three of its values replaced, removed, repeated, wrapped or nested deeply, at any depth.
+    """Copy a row with one to three values replaced, removed, repeated, wrapped or deeply nested, at any depth.
 
     Args:
         row: A raw row.
-        generator: Same state, same copy.
+        generator: Random generator. The same state gives the same copy.
     """
     changed = copy.deepcopy(row)
     for _ in range(generator.randint(1, 3)):
@@ -53,7 +53,7 @@ def mutate(row: Any, generator: random.Random) -> Any:
 
 
 def containers(value: Any) -> Iterator[Any]:
-    """Every list and dict that is not empty, the outermost first."""
+    """Yield every list and dict that is not empty, outermost first."""
     if isinstance(value, dict | list) and value:
         yield value
         for inner in list(value.values()) if isinstance(value, dict) else value:

@@ -1,7 +1,8 @@
-"""From sources to token ids on disk: read, convert, write, select, split, count.
+"""The data pipeline from sources to token ids on disk: read, convert, write, select, split, count.
 
 rows -> Converter, on all cores -> train.arrow, eval.arrow -> select, over all pairs -> train/, eval/
-         every way out is a Drop, counted by its reason
+
+Each dropped row is a Drop, which the data report counts by its reason.
 """
 
 __all__ = ["MADE_BY_PREPARE", "PreparedData", "check_columns_are_read", "code_fingerprint", "open_prepared", "prepare"]
@@ -34,34 +35,34 @@ from dpo.errors import ConfigError, DataError
 from dpo.records import Preference
 
 MADE_BY_PREPARE = ("data_report.json", "manifest.json")
-"""What every preparation holds beside its pairs: the account, and what the pairs were made from."""
+"""Files that every preparation contains: the data report, and a manifest of what the pairs were made from."""
 BATCH_ROWS = 500
-"""Rows that one process converts at once."""
+"""Number of rows in a batch that one process converts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedData:
-    """A finished preparation."""
+    """Prepared data in a folder, with its data report and settings."""
 
     folder: Path
     report: DataReport
     chat_template: str
-    """The Jinja text that rendered the pairs, to be saved with the model."""
+    """The Jinja text that rendered the pairs. It is saved with the model."""
     end_of_turn: str
     """The token that ends every answer."""
     added_tokens: tuple[str, ...]
-    """Control tokens that the tokenizer lacked and was given."""
+    """Control tokens that were added to the tokenizer."""
     config: dict[str, Any]
-    """The data's flags that it was made with, by name."""
+    """Data flags of the preparation, by name."""
 
     @cached_property
     def train(self) -> Any:
-        """The pairs to train on, or in stage sft the answers, a datasets.Dataset with the columns of SCHEMA."""
+        """The training pairs (in stage sft: answers), as a datasets.Dataset with the columns of SCHEMA."""
         return self._load("train")
 
     @cached_property
     def eval(self) -> Any | None:
-        """The pairs held out; None where there are none."""
+        """The held-out pairs, as a datasets.Dataset with the columns of SCHEMA; None if there are none."""
         return self._load("eval") if self.report.pairs.get("eval") else None
 
     def _load(self, split: str) -> Any:
@@ -83,51 +84,56 @@ class PreparedData:
 
 
 def open_prepared(folder: Path, tokenizer: Tokenizer, *, stage: Stage = "dpo") -> PreparedData:
-    """A preparation that lies in a folder of the user's.
+    """Open prepared data in a folder that the user names.
+
+    Args:
+        folder: Folder written by `python -m dpo prepare`.
+        tokenizer: The model's tokenizer.
+        stage: Stage that the data is for.
 
     Raises:
-        DataError: the folder holds none, or it is of another stage, or its ids are of another tokenizer.
+        DataError: if the folder contains no prepared data, or data for another stage or another tokenizer.
     """
     if (folder / "manifest.json").is_file() and not (folder / "train").is_dir():
         raise DataError(
-            f"--prepared {folder}: it holds the pairs as text, without token ids.\n"
-            "  Prepare it with --format arrow, the default, or train on the text: --datasets "
+            f"--prepared {folder}: the folder contains the pairs as text, without token ids.\n"
+            "  Prepare the data with --format arrow, the default, or train on the text: --datasets "
             f"triplets={next(folder.glob('train.*'), folder)}"
         )
     try:
         made_with = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["tokenizer"]
         prepared = PreparedData.load(folder)
-        _ = prepared.train, prepared.eval  # read here, so that a damaged folder shows here
+        _ = prepared.train, prepared.eval  # load now, so that a damaged folder is an error here
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(
             f"--prepared {folder}: {type(error).__name__}: {error}\n"
-            f"  Expected what `python -m dpo prepare --output {folder}` makes."
+            f"  Expected a folder written by `python -m dpo prepare --output {folder}`."
         ) from error
     if prepared.report.stage != stage:
         raise DataError(
-            f"--prepared {folder}: it was prepared with --stage {prepared.report.stage}, and this is --stage {stage}.\n"
-            f"  Pass --stage {prepared.report.stage}, or prepare it again with --stage {stage}."
+            f"--prepared {folder}: it was prepared with --stage {prepared.report.stage}, but this is --stage {stage}.\n"
+            f"  Pass --stage {prepared.report.stage}, or prepare the data again with --stage {stage}."
         )
     if made_with != tokenizer.fingerprint():
         raise DataError(
-            f"--prepared {folder}: its token ids are of another tokenizer than that of --model_name_or_path.\n"
-            "  Prepare it again with this model."
+            f"--prepared {folder}: its token ids are those of another tokenizer than that of --model_name_or_path.\n"
+            "  Prepare the data again with this model."
         )
     return prepared
 
 
 def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) -> PreparedData:
-    """Read, convert, check, encode and write every row of the sources, or find it done already.
+    """Read, convert, check, encode and write every row of the sources, or return an earlier result from the cache.
 
-    The result is kept in the cache under everything that it depends on: sources, flags, template, tokenizer, code.
+    The key in the cache depends on the sources, flags, template, tokenizer and code.
 
     Args:
-        config: What to read and what to keep.
+        config: The data flags.
         tokenizer: The model's tokenizer.
-        progress: Whether to show a bar.
+        progress: Whether to show progress bars.
 
     Raises:
-        DPOError: a source, the template or the tokenizer cannot be used, or nothing is kept.
+        DPOError: if a source, the template or the tokenizer cannot be used, or if no pair is kept.
     """
     adapter_files = tuple(map(Path, config.adapter))
     sources = [parse_source(spec, adapter_files) for spec in config.datasets]
@@ -145,7 +151,7 @@ def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) 
         ],
         "sources": [source.fingerprint() for source in [*sources, *eval_sources]],
         "template": encoder.template.source,
-        "rendered": encoder.render_probe(),  # some templates write today's date
+        "rendered": encoder.render_probe(),  # changes with the date for templates that write today's date
         "tokenizer": tokenizer.fingerprint(),
     }
 
@@ -164,20 +170,23 @@ def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) 
 
 
 def check_columns_are_read(config: DataConfig, sources: Iterable[Source]) -> None:
-    """Refuse --column_NAME where no source reads it.
+    """Check that a source reads the --column_NAME flags.
 
     Raises:
-        ConfigError: naming the flag.
+        ConfigError: if no source reads them.
     """
     given = config.adapter_options().columns
     if given and not any(source.adapter.columns_are_named for source in sources):
-        raise ConfigError(f"--column_{next(iter(given))} is read by columns=SOURCE alone, and no source is one.")
+        raise ConfigError(
+            f"--column_{next(iter(given))} is only read by the adapter columns, which no source uses.\n"
+            "  Leave it out, or name a source as columns=SOURCE."
+        )
 
 
 def code_fingerprint(sources: Iterable[Source]) -> str:
-    """Changes with the code that decides what a prepared pair is, and with the files of a user's own adapters.
+    """Return a hash of the code that determines prepared pairs, including the files of the user's own adapters.
 
-    What such a file imports is not looked at.
+    Modules that these files import are not included.
     """
     package = Path(dpo.__file__).parent
     files = [package / "records.py", *package.glob("adapters/*.py"), *package.glob("data/**/*.py")]
@@ -190,7 +199,7 @@ def code_fingerprint(sources: Iterable[Source]) -> str:
 
 
 class Preparation:
-    """One run over the sources, into one folder."""
+    """One pass over the sources that fills a folder."""
 
     def __init__(self, config: DataConfig, workers: Workers, folder: Path, progress: bool) -> None:
         self.config = config
@@ -209,8 +218,8 @@ class Preparation:
         selected["train"] = self.select("train", traits, held_out=held_out)
         if held_out and (shared := len(held_out.intersection(selected["train"].column("prompt_key")))):
             self.report.notes.append(
-                f"warning: {shared:,} prompts stand in both the training and the eval sources "
-                f"(--drop_leaked_prompts drops the training {self.report.noun}s)"
+                f"warning: {shared:,} prompts are in both the training sources and the eval sources. "
+                f"Pass --drop_leaked_prompts to drop their training {self.report.noun}s."
             )
         self.report.pairs = self.write_splits(selected)
         self.report.check()
@@ -220,17 +229,18 @@ class Preparation:
             if split == "eval" and self.config.validation_split:
                 raise DataError(
                     f"--validation_split {self.config.validation_split:g} of {len(selected['train'].kept):,} kept "
-                    f"{self.report.noun}s holds out none.\n  Raise it, or leave it out."
+                    f"{self.report.noun}s holds out no {self.report.noun}.\n  Raise it, or leave it out."
                 )
-            rows = self.report.total().rows
+            rows, purpose = self.report.total().rows, {"train": "training", "eval": "evaluation"}[split]
             raise DataError(
-                f"no {self.report.noun} is left to {split} on, of {rows:,} rows:\n{self.table()}\n"
-                "  Mend the rows or the flags behind these reasons; README.md, 'What becomes of a row', explains each."
+                f"no {self.report.noun} is left for {purpose}. Rows counted: {rows:,}.\n{self.table()}\n"
+                "  Correct the rows, or change the flags that cause these reasons. "
+                "docs/reference/reasons.md explains each reason."
             )
         self.report.save(self.folder / "data_report.json")
 
     def table(self) -> str:
-        """The account, with one example for each reason."""
+        """Return the table of the data report, with one example for each reason."""
         examples = [
             f"  {reason}: {name}, row {examples[0]['row']}: {examples[0]['detail'] or reason}"
             for name, source in self.report.sources.items()
@@ -239,26 +249,26 @@ class Preparation:
         return "\n".join([self.report.table(), *examples])
 
     def write_pairs(self, split: str, sources: Iterable[Source]) -> pa.Table:
-        """Write what stands by itself of the sources, count the rest, and return the traits of what was written."""
+        """Write the pairs that pass the checks of single pairs, count the drops, and return the traits of the pairs."""
         traits: list[pa.RecordBatch] = []
         columns = self.config.adapter_options().columns
         with pa.OSFile(str(self.folder / f"{split}.arrow"), "wb") as file, pa.ipc.new_stream(file, SCHEMA) as writer:
             for source in sources:
-                account = self.report.sources.setdefault(source.spec, SourceReport())
+                source_report = self.report.sources.setdefault(source.spec, SourceReport())
                 rows = batched(open_source(source, columns, pairs=self.config.stage == "dpo"), BATCH_ROWS)
                 with tqdm(desc=source.spec, unit=" rows", disable=not self.progress, leave=False) as bar:
                     for converted in self.workers.convert(source, rows):
-                        account.add(converted.account)
+                        source_report.add(converted.report)
                         for pairs in converted.pairs:
                             writer.write_batch(pairs)
                         traits += converted.traits
-                        bar.update(converted.account.raw_rows)
+                        bar.update(converted.report.raw_rows)
         return pa.Table.from_batches(traits, TRAITS)
 
     def select(
         self, split: str, traits: pa.Table, *, held_out: Collection[bytes] = (), mixes: bool = True
     ) -> Selection:
-        """Decide which of the written pairs stay, and count both."""
+        """Decide which of the written pairs are kept, and count kept and dropped pairs."""
         selection = select(traits, self.config, self.reader(split), held_out=held_out, mixes=mixes)
         dropped = traits.select(["source", "row"]).take(pa.array(selection.dropped, pa.int64())).to_pylist()
         for pair, drop in zip(dropped, selection.dropped.values(), strict=True):
@@ -268,8 +278,8 @@ class Preparation:
         return selection
 
     def reader(self, split: str) -> Callable[[int], Preference]:
-        """Gives the pair of an index, from the file."""
-        pairs = cache(lambda: self.written(split).select_columns(["prompt", "chosen", "rejected"]))  # most never ask
+        """Return a function that reads the pair with an index from the file, which it opens at the first call."""
+        pairs = cache(lambda: self.written(split).select_columns(["prompt", "chosen", "rejected"]))
         return lambda index: Preference(**pairs()[index])
 
     def written(self, split: str) -> Any:
@@ -278,7 +288,7 @@ class Preparation:
         return datasets.Dataset.from_file(str(self.folder / f"{split}.arrow"))
 
     def write_splits(self, selected: Mapping[str, Selection]) -> dict[str, int]:
-        """Turn what stays of the written pairs into the data sets train/ and, where asked for, eval/."""
+        """Save the kept pairs as the data sets train/ and, if pairs are held out, eval/, and count them."""
         import datasets
 
         datasets.disable_progress_bars()

@@ -1,4 +1,4 @@
-"""The account of every row: read, kept, or dropped for a named reason."""
+"""The data report: how many rows of each source were read, kept, and dropped for which reason."""
 
 __all__ = ["DataReport", "SourceReport"]
 
@@ -15,36 +15,37 @@ from dpo.errors import DataError
 from dpo.records import Drop
 
 NUM_EXAMPLES = 3
-"""Dropped rows of each reason that the report names."""
+"""Number of dropped rows that the report names for each reason."""
 LENGTH_STEP = 16
-"""Tokens. What a bound would keep is exact for its multiples."""
+"""Lengths are counted in steps of this many tokens, so counts of pairs within a limit are exact for its multiples."""
 
 
 @dataclass
 class SourceReport:
-    """The account of one source.
+    """The counts of one source.
 
-    A row of the account is one pair (in stage sft one answer), or one raw row that gave none. For an adapter that makes
-    several pairs of a raw row (ranked answers, all turns of a conversation), rows is larger than raw_rows.
+    A counted row is one pair (in stage sft one answer), or one raw row that gave no pair. If an adapter makes several
+    pairs from a raw row (ranked answers, all turns of a conversation), then rows is larger than raw_rows.
     """
 
     raw_rows: int = 0
     rows: int = 0
-    """Counted on entry, apart from what becomes of them."""
+    """Counted when a row enters, independently of kept and dropped, so that the sum can be checked."""
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    """Number of dropped rows by reason."""
     flagged: Counter[str] = field(default_factory=Counter)
-    """Kept pairs by what is worth knowing of them; EncodedPair says what."""
+    """Number of kept pairs by the names in encoding.FLAGS."""
     lengths: dict[str, Counter[int]] = field(default_factory=dict)
-    """Of prompt, chosen, rejected and whole: pairs by length in tokens, rounded up to a multiple of LENGTH_STEP.
+    """For prompt, chosen, rejected and whole: pairs by length in tokens, rounded up to a multiple of LENGTH_STEP.
 
-    In stage sft there is no rejected. Pairs that were dropped after they were encoded are among them, so that other
-    bounds can be weighed.
+    In stage sft there is no rejected. Pairs that were dropped after encoding are included, so that other limits can be
+    evaluated.
     """
     within_max_length: int = 0
-    """Encoded pairs that max_length lets through, whatever else they are dropped for."""
+    """Number of encoded pairs within max_length, including those that were dropped for other reasons."""
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Per reason, the first rows that were dropped for it."""
+    """The first dropped rows, by reason."""
 
     def enter(self, count: int = 1) -> None:
         self.rows += count
@@ -65,7 +66,7 @@ class SourceReport:
             examples.append({"row": row, "detail": drop.detail[:200]})
 
     def add(self, other: "SourceReport") -> None:
-        """Count what another account did."""
+        """Add the counts of another report."""
         self.raw_rows += other.raw_rows
         self.rows += other.rows
         self.kept += other.kept
@@ -79,13 +80,16 @@ class SourceReport:
             ours += examples[: NUM_EXAMPLES - len(ours)]
 
     def check(self, name: str) -> None:
-        """Refuse an account that does not add up.
+        """Check that rows == kept + dropped.
 
         Raises:
-            DataError: rows != kept + dropped. This is a defect of the toolkit, never of the data.
+            DataError: if they differ. This is a defect of the toolkit, never of the data.
         """
         if self.rows != self.kept + self.dropped.total():
-            raise DataError(f"{name}: {self.rows} rows != {self.kept} kept + {self.dropped.total()} dropped")
+            raise DataError(
+                f"{name}: {self.rows} rows != {self.kept} kept + {self.dropped.total()} dropped.\n"
+                "  This is a defect of dpo. Please report it."
+            )
 
     def counts(self) -> dict[str, Any]:
         return {
@@ -99,19 +103,20 @@ class SourceReport:
 
 @dataclass
 class DataReport:
-    """The account of a whole preparation."""
+    """The counts of all sources, and notes for the user."""
 
     stage: Stage = "dpo"
-    """What the rows are prepared for."""
+    """Stage that the rows are prepared for."""
     sources: dict[str, SourceReport] = field(default_factory=dict)
+    """Counts by the name of the source."""
     pairs: dict[str, int] = field(default_factory=dict)
-    """Kept pairs, or in stage sft answers, by where they went: train, eval."""
+    """Number of kept pairs (in stage sft: answers) by split: train, eval."""
     notes: list[str] = field(default_factory=list)
-    """What a reader should know beside the counts."""
+    """Warnings that follow the table."""
 
     @property
     def noun(self) -> str:
-        """What one of those that were kept is called."""
+        """Word for a kept row: pair, or in stage sft answer."""
         return "pair" if self.stage == "dpo" else "answer"
 
     def total(self) -> SourceReport:
@@ -121,13 +126,20 @@ class DataReport:
         return total
 
     def check(self) -> None:
-        """Refuse an account that does not add up, per source, in all, or over the splits."""
+        """Check that the counts add up for each source, in total, and over the splits.
+
+        Raises:
+            DataError: if they do not. This is a defect of the toolkit, never of the data.
+        """
         for name, source in self.sources.items():
             source.check(name)
         total = self.total()
         total.check("total")
         if total.kept != sum(self.pairs.values()):
-            raise DataError(f"{total.kept} {self.noun}s kept, but {self.pairs} written")
+            raise DataError(
+                f"{total.kept} {self.noun}s kept, but {self.pairs} written.\n"
+                "  This is a defect of dpo. Please report it."
+            )
 
     def save(self, file: Path) -> None:
         content = {
@@ -164,7 +176,7 @@ class DataReport:
         return cls(stage=content["stage"], sources=sources, pairs=content["pairs"], notes=content["notes"])
 
     def table(self) -> str:
-        """The account as lines for a terminal."""
+        """Return the data report as a table for a terminal, with flags and notes below it."""
         lines = [("source", "rows", "kept", "dropped")]
         for name, source in [*self.sources.items(), ("total", self.total())]:
             reasons = ", ".join(f"{count} {reason}" for reason, count in source.dropped.most_common())

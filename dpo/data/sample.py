@@ -1,4 +1,4 @@
-"""The first rows of each source, for a look at a run before it: little is read, nothing is written."""
+"""A sample of the first rows of each source, for a dry run. It reads few rows and writes nothing."""
 
 __all__ = ["NUM_ROWS", "Lengths", "Sample", "read_sample"]
 
@@ -24,50 +24,50 @@ from dpo.hub import reach_hub
 from dpo.records import Preference
 
 NUM_ROWS = 200
-"""Rows of each source that are looked at."""
+"""Number of rows to read from each source."""
 CHARACTERS_A_TOKEN = 4
-"""Of English text, roughly, for a vocabulary of 30,000 tokens or more."""
+"""Approximate number of characters in a token, for English text and a vocabulary of 30,000 tokens or more."""
 
 Lengths = tuple[int, int, int]
-"""Tokens of prompt, chosen and rejected; 0 rejected ones for an answer that stands alone."""
+"""Number of tokens of prompt, chosen and rejected; 0 for rejected in an instruction row."""
 
 
 @dataclass(kw_only=True)
 class Sample:
-    """What becomes of the first rows of a run's sources."""
+    """The result of converting the first rows of a run's sources."""
 
     report: DataReport = field(default_factory=DataReport)
     lengths: list[Lengths] = field(default_factory=list)
-    """Of each training pair that is kept."""
+    """Lengths of each kept training pair."""
     num_pairs: float | None = 0
-    """Training pairs that all rows give, going by the sample; None where the number of rows is not known."""
+    """Estimated number of training pairs from all rows; None if the number of rows is unknown."""
     added_tokens: tuple[str, ...] = ()
-    """Control tokens that the model lacks, and would be given; none where its tokenizer is not known."""
+    """Control tokens that would be added to the tokenizer; empty if the tokenizer is unknown."""
     notes: list[str] = field(default_factory=list)
-    """What stands in for what cannot be read, a line each."""
+    """One line for each source that cannot be read and is replaced by example rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FirstRows:
-    """The beginning of a source."""
+    """The first rows of a source."""
 
     source: Source
     rows: list[tuple[int, Any]]
-    """With their numbers."""
+    """The rows with their numbers."""
     num_rows: int | None
-    """Of the whole source; None where that is not known."""
+    """Number of rows in the whole source; None if it is unknown."""
 
 
 def read_sample(config: DataConfig, tokenizer: Tokenizer | None, *, not_there_yet: Collection[str] = ()) -> Sample:
-    """Convert, check and encode the first rows of each source. What compares pairs would need all rows, and is left.
+    """Convert, check and encode the first rows of each source. Checks that compare pairs are left out.
 
     Args:
-        config: What to read and what to keep.
-        tokenizer: The model's; None where it cannot be had, so that characters are counted instead.
-        not_there_yet: Files and folders that other stages are to make before the run.
+        config: The data flags.
+        tokenizer: The model's tokenizer. If it is None, tokens are estimated from the number of characters.
+        not_there_yet: Files and folders that earlier stages will write before the run.
 
     Raises:
-        DPOError: a source that can be reached, the template or the tokenizer cannot be used.
+        DPOError: if an available source, the template or the tokenizer cannot be used.
     """
     if config.prepared is not None:
         return sample_of_prepared(config, tokenizer)
@@ -75,7 +75,8 @@ def read_sample(config: DataConfig, tokenizer: Tokenizer | None, *, not_there_ye
     is_known = tokenizer is not None
     if tokenizer is None:
         tokenizer = counts_characters()
-        # Whatever the template needs, the model's own tokenizer is taken to have. Answers of one length look identical.
+        # Assume that the model's tokenizer has all the template's control tokens. Here, answers of equal length have
+        # equal ids, so they must not be dropped as identical.
         template = "chatml" if config.template == "model" else config.template
         config = config.model_copy(update={"template": template, "add_control_tokens": True, "keep_identical": True})
     converter = Converter(config, tokenizer)
@@ -85,17 +86,17 @@ def read_sample(config: DataConfig, tokenizer: Tokenizer | None, *, not_there_ye
         first = first_rows(spec, config, not_there_yet, sample.notes)
         converted = converter.convert(first.source, first.rows)
         kept = lengths_of(converted)
-        account = converted.account
-        account.kept = len(kept)
-        account.flagged.update(
+        report = converted.report
+        report.kept = len(kept)
+        report.flagged.update(
             flag for batch in converted.pairs for flags in batch["flags"].to_pylist() for flag in flags
         )
-        sample.report.sources[spec] = account
+        sample.report.sources[spec] = report
         if spec in config.eval_datasets:
             continue
         sample.lengths += kept
         if sample.num_pairs is not None and first.num_rows is not None:
-            share = len(kept) / account.raw_rows
+            share = len(kept) / report.raw_rows
             most = config.max_pairs_per_source or float("inf")
             sample.num_pairs += min(first.num_rows * share * (1 - config.validation_split), most)
         else:
@@ -125,11 +126,11 @@ def lengths_of(converted: Converted) -> list[Lengths]:
 
 
 def first_rows(spec: str, config: DataConfig, not_there_yet: Collection[str], notes: list[str]) -> FirstRows:
-    """The beginning of a source, or its adapter's examples where there is nothing to read, with a note."""
+    """Read the first rows of a source, or use its adapter's examples if it cannot be read, and add a note."""
     adapter_files = tuple(map(Path, config.adapter))
     name = spec.partition("=")[0]
     if coming := coming_output(spec, not_there_yet):
-        notes.append(f"stand-in: {coming} is not there yet: the example rows of {name}")
+        notes.append(f"stand-in: {coming} does not exist yet. The example rows of {name} are used instead.")
         return example_rows(Source(spec=spec, adapter=get_adapter(name, adapter_files)))
     source = parse_source(spec, adapter_files)
     try:
@@ -142,19 +143,21 @@ def first_rows(spec: str, config: DataConfig, not_there_yet: Collection[str], no
     except SourceError:
         if source.hub_id is None or reach_hub():
             raise
-        notes.append(f"stand-in: {source.hub_id} cannot be fetched: the example rows of {source.adapter.name}")
+        notes.append(
+            f"stand-in: {source.hub_id} cannot be loaded. The example rows of {source.adapter.name} are used instead."
+        )
         return example_rows(source)
 
 
 def example_rows(source: Source) -> FirstRows:
-    """Those of the adapter's examples that are pairs, all of them."""
+    """Return all rows of the adapter's examples that give a preference."""
     examples = source.adapter.examples
     rows = [row for row, given in examples if any(isinstance(item, Preference) for item in given)]
     return FirstRows(source=replace(source, fraction=1.0), rows=list(enumerate(rows)), num_rows=None)
 
 
 def counts_characters() -> Tokenizer:
-    """A tokenizer in the place of one that cannot be had: four characters are a token, and so is a control token."""
+    """Create a tokenizer for estimates: four characters are one token, and each control token is one token."""
     backend = tokenizers.Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(rf"[\s\S]{{1,{CHARACTERS_A_TOKEN}}}"), "isolated")
     backend.add_special_tokens(["<s>", "</s>"])

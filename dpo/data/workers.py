@@ -1,4 +1,4 @@
-"""Batches of rows, converted on all cores."""
+"""Conversion of batches of rows on all cores."""
 
 __all__ = ["Workers"]
 
@@ -23,18 +23,19 @@ from dpo.errors import DataError
 Batch = list[tuple[int, Any]]
 
 BATCHES_ALONE = 4
-"""A source of no more batches is done before other processes would have started."""
+"""A source with at most this many batches is converted in this process, which is faster than starting others."""
 BATCHES_AHEAD = 2
-"""Batches a process that are read ahead, so that none waits and memory stays bounded."""
+"""Number of batches to read ahead for each process, so that no process waits and memory stays limited."""
 
 
 class Workers:
-    """Converts batches of rows: here where a source has few of them, else in other processes.
+    """Converts batches of rows: in this process if a source has few of them, otherwise in other processes.
 
-    The processes are forked from a fresh one, since a trainer's own has threads and devices that no fork survives.
+    The other processes are forked from a new process, because the threads and devices of a training process do not work
+    after a fork.
 
     Args:
-        config: What to keep. num_proc says on how many processes.
+        config: The data flags. num_proc is the number of processes.
         tokenizer: The model's tokenizer.
     """
 
@@ -46,11 +47,11 @@ class Workers:
         self._pool: ProcessPoolExecutor | None = None
 
     def convert(self, source: Source, batches: Iterator[Batch]) -> Iterator[Converted]:
-        """What becomes of each batch, in order.
+        """Convert batches and yield the results in order.
 
         Raises:
-            DPOError: as Converter.convert.
-            DataError: a process was killed.
+            DPOError: as raised by Converter.convert.
+            DataError: if a process was killed.
         """
         first = list(islice(batches, BATCHES_ALONE + 1))
         if len(first) <= BATCHES_ALONE or self.processes == 1:
@@ -60,9 +61,10 @@ class Workers:
             yield from self._convert_elsewhere(source, chain(first, batches))
         except BrokenProcessPool as error:
             raise DataError(
-                f"{source.spec}: a process that prepares rows was killed, most often for lack of memory, or could not "
-                "start: a script that prepares data needs `if __name__ == '__main__':`.\n"
-                f"  Pass --num_proc with less than {self.processes}, or 1 to use no other process."
+                f"{source.spec}: a process that prepares rows was killed or could not start.\n"
+                "  If it was killed, the usual cause is too little memory: pass --num_proc with less than "
+                f"{self.processes}, or 1 to start no other process.\n"
+                "  If it could not start: a script that prepares data needs `if __name__ == '__main__':`."
             ) from error
 
     def _convert_elsewhere(self, source: Source, batches: Iterable[Batch]) -> Iterator[Converted]:
@@ -79,8 +81,8 @@ class Workers:
             context = get_context("forkserver")
             context.set_forkserver_preload([__name__])
             self._pool = ProcessPoolExecutor(self.processes, context, start, (self.config, self.tokenizer))
-            self._pool.submit(os.getpid)  # starts them
-            import datasets  # noqa: F401 - needed in the end, and a second well spent while the others start
+            self._pool.submit(os.getpid)  # any task starts the processes
+            import datasets  # noqa: F401 - needed later; importing takes a second, in which the processes start
         return self._pool
 
     def __enter__(self) -> Self:
@@ -92,24 +94,24 @@ class Workers:
 
 
 class State:
-    """What a process keeps from batch to batch: `start` sets it, and the pool hands `convert` nothing but batches."""
+    """Data that a process keeps between batches. `start` sets it, because the pool passes only batches to `convert`."""
 
     converter: Converter
     sources: dict[str, Source]
 
 
 def start(config: DataConfig, tokenizer: Tokenizer) -> None:
-    """Make a new process ready."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the one that waits tells of it
+    """Initialize a new process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process, and the parent process reports it
     threading.Thread(target=end_with_parent, daemon=True).start()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each core has a process already
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each core already has a process
     State.converter = Converter(config, tokenizer)
     adapter_files = tuple(map(Path, config.adapter))
     State.sources = {spec: parse_source(spec, adapter_files) for spec in (*config.datasets, *config.eval_datasets)}
 
 
 def end_with_parent() -> None:
-    """A parent that is killed closes no pool."""
+    """End this process when its parent ends. A killed parent cannot close the pool."""
     parent = parent_process()
     if parent is not None:
         parent.join()

@@ -92,7 +92,7 @@ def test_a_system_message_that_the_answers_contain_too_is_used_once() -> None:
 
 def test_column_flags_that_no_source_reads_are_an_error(chatml_tokenizer: Tokenizer) -> None:
     config = data_config([f"nectar={SAMPLES / 'nectar.jsonl'}"], column_prompt="question")
-    with pytest.raises(ConfigError, match="--column_prompt is read by columns=SOURCE alone"):
+    with pytest.raises(ConfigError, match="--column_prompt is only read by the adapter columns"):
         prepare(config, chatml_tokenizer, progress=False)
 
 

@@ -148,4 +148,4 @@ def test_a_prepared_folder_has_its_template_already(evaluate, tiny_llamas, tmp_p
     assert main(["prepare", "--model_name_or_path", str(tiny_llamas[0]), *flags]) == 0
     assert evaluate("--prepared", folder, "--limit", "2")[0] == 0
     assert evaluate("--prepared", folder, "--template", "zephyr")[0] == 2
-    assert "--template is decided already in --prepared" in capsys.readouterr().err
+    assert "--template cannot be combined with --prepared" in capsys.readouterr().err

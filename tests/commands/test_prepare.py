@@ -86,7 +86,7 @@ def test_a_folder_that_exists_is_replaced_only_when_asked(run, capsys) -> None:
     assert json.loads((output / "manifest.json").read_text())["config"]["max_length"] == 1000
 
 
-def test_what_was_prepared_is_opened_with_its_own_tokenizer_alone(run, chatml_folder: Path, tmp_path: Path) -> None:
+def test_prepared_data_is_opened_only_with_its_own_tokenizer(run, chatml_folder: Path, tmp_path: Path) -> None:
     _, output = run("--validation_split", "0.2")
     prepared = open_prepared(output, load_tokenizer(str(chatml_folder)))
     assert len(prepared.train) + len(prepared.eval) == prepared.report.total().kept
@@ -95,14 +95,14 @@ def test_what_was_prepared_is_opened_with_its_own_tokenizer_alone(run, chatml_fo
         open_prepared(output, load_tokenizer(str(other)))
 
 
-def test_what_was_prepared_is_opened_for_its_own_stage_alone(run, chatml_folder: Path) -> None:
+def test_prepared_data_is_opened_only_for_its_own_stage(run, chatml_folder: Path) -> None:
     tokenizer = load_tokenizer(str(chatml_folder))
     _, output = run("--stage", "sft")
     assert set(map(len, open_prepared(output, tokenizer, stage="sft").train["rejected_ids"])) == {0}
-    with pytest.raises(DataError, match=r"with --stage sft, and this is --stage dpo\.\n  Pass --stage sft, or"):
+    with pytest.raises(DataError, match=r"with --stage sft, but this is --stage dpo\.\n  Pass --stage sft, or"):
         open_prepared(output, tokenizer)
     run("--overwrite")
-    with pytest.raises(DataError, match=r"with --stage dpo, and this is --stage sft\.\n  Pass --stage dpo, or"):
+    with pytest.raises(DataError, match=r"with --stage dpo, but this is --stage sft\.\n  Pass --stage dpo, or"):
         open_prepared(output, tokenizer, stage="sft")
 
 
@@ -154,5 +154,5 @@ def test_flags_that_a_preparation_has_decided_are_refused(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="there is no such folder"):
         DataConfig.from_flags({"prepared": f"{folder}/none"})
     for flag in ({"datasets": ["nectar"]}, {"max_length": 7}, {"template": "zephyr"}, {"keep_ties": True}):
-        with pytest.raises(ConfigError, match=f"--{next(iter(flag))} is decided already in --prepared"):
+        with pytest.raises(ConfigError, match=f"--{next(iter(flag))} cannot be combined with --prepared"):
             DataConfig.from_flags({"prepared": folder} | flag)

@@ -1,4 +1,4 @@
-"""What a user may ask of the data, and what contradicts itself."""
+"""Tests of dpo.data.config: the data flags, and contradictions between them."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def from_flags(**values: Any) -> DataConfig:
     return DataConfig.from_flags({"datasets": ["nectar"]} | values)
 
 
-def test_lists_of_flags_become_tuples_and_the_rest_has_defaults() -> None:
+def test_lists_become_tuples_and_other_flags_have_defaults() -> None:
     config = from_flags(datasets=["nectar", "triplets=rows.jsonl@0.5"])
     assert config.datasets == ("nectar", "triplets=rows.jsonl@0.5")
     assert (config.template, config.pairing, config.special_tokens_in_text) == ("chatml", "best_worst", "drop")
@@ -26,7 +26,7 @@ def test_it_cannot_be_changed() -> None:
         from_flags().seed = 1
 
 
-def test_adapters_are_told_the_pairing_and_the_seed() -> None:
+def test_adapters_receive_the_pairing_and_the_seed() -> None:
     options = from_flags(pairing="all", seed=7).adapter_options()
     assert (options.pairing, options.seed) == ("all", 7)
 
@@ -38,7 +38,7 @@ def test_no_training_source_is_an_error(datasets: Any) -> None:
 
 
 def test_two_ways_to_hold_out_are_an_error() -> None:
-    with pytest.raises(ConfigError, match="--eval_datasets and --validation_split both say what to hold out"):
+    with pytest.raises(ConfigError, match="--eval_datasets and --validation_split both hold pairs out"):
         from_flags(eval_datasets=["triplets"], validation_split=0.1)
     assert from_flags(eval_datasets=["triplets"]).eval_datasets == ("triplets",)
     assert from_flags(validation_split=0.1).validation_split == 0.1
@@ -58,7 +58,7 @@ def test_a_source_that_is_named_twice_is_an_error(values: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("name", ["max_prompt_length", "max_target_length"])
-def test_a_part_may_be_as_long_as_the_whole_and_no_longer(name: str) -> None:
+def test_the_limit_of_a_part_may_equal_max_length_but_not_exceed_it(name: str) -> None:
     assert getattr(from_flags(max_length=100, **{name: 100}), name) == 100
     with pytest.raises(ConfigError, match=f"--{name} 101 is above --max_length 100"):
         from_flags(max_length=100, **{name: 101})
@@ -80,14 +80,14 @@ def test_a_part_may_be_as_long_as_the_whole_and_no_longer(name: str) -> None:
     ],
     ids=lambda values: next(iter(values)),
 )
-def test_what_is_about_two_answers_is_refused_where_one_is_taken(values: dict[str, Any]) -> None:
+def test_flags_about_two_answers_are_refused_in_stage_sft(values: dict[str, Any]) -> None:
     (name,) = values
     assert from_flags(**values).stage == "dpo"
     with pytest.raises(ConfigError, match=f"--{name} is about the two answers of a pair, .*\n  Leave it out"):
         from_flags(stage="sft", **values)
 
 
-def test_a_stage_of_answers_takes_every_other_flag() -> None:
+def test_stage_sft_accepts_every_other_flag() -> None:
     config = from_flags(
         stage="sft",
         drop_duplicates="near",
@@ -103,7 +103,7 @@ def test_a_stage_of_answers_takes_every_other_flag() -> None:
     assert (config.stage, config.adapter_options().turns) == ("sft", "all")
 
 
-def test_turns_are_no_pairs() -> None:
+def test_turns_all_is_refused_in_stage_dpo() -> None:
     with pytest.raises(ConfigError, match=r"--turns all makes answers .* trains on pairs\.\n .*--stage sft"):
         from_flags(turns="all")
 

@@ -1,4 +1,4 @@
-"""Stage sft: one answer a row, of instruction rows or of pairs, through the whole pipeline."""
+"""Tests of the data pipeline in stage sft: one answer for each row, from instruction rows or from pairs."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def row(prompt: str, answer: str = "Neon.", **more: Any) -> dict[str, Any]:
 
 
 def conversation(*turns: str) -> dict[str, Any]:
-    """User and assistant take turns."""
+    """Build a row of alternating user and assistant turns."""
     return {"messages": [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]}
 
 
@@ -39,7 +39,7 @@ def prepared(chatml_folder: Path) -> Prepare:
 
 
 class TestAnswers:
-    def test_a_row_is_written_with_one_answer_and_no_worse_one(
+    def test_a_row_is_written_without_a_rejected_answer(
         self, prepared: Prepare, write_rows: WriteRows, chatml_tokenizer: Tokenizer
     ) -> None:
         spec = f"messages={write_rows([conversation('gas?', 'Neon.', 'Thanks.')])}"
@@ -64,7 +64,7 @@ class TestAnswers:
         ]
         assert data.config["stage"] == data.report.stage == "sft"
 
-    def test_pairs_and_instruction_rows_of_one_prompt_and_answer_are_the_same_rows(
+    def test_pairs_and_instruction_rows_with_the_same_prompt_and_answer_give_the_same_rows(
         self, prepared: Prepare, write_rows: WriteRows
     ) -> None:
         pairs = [row("a", rejected="Iron.", score_chosen=2, score_rejected=1), row("b", "Argon.", rejected="Iron.")]
@@ -72,9 +72,7 @@ class TestAnswers:
         alone = prepared(f"triplets={write_rows([row('a'), row('b', 'Argon.')], 'alone.jsonl')}").train
         assert from_pairs.remove_columns("source").to_list() == alone.remove_columns("source").to_list()
 
-    def test_what_is_wrong_with_a_worse_answer_or_with_scores_costs_no_row(
-        self, prepared: Prepare, write_rows: WriteRows
-    ) -> None:
+    def test_defects_of_rejected_answers_and_scores_drop_no_row(self, prepared: Prepare, write_rows: WriteRows) -> None:
         rows = [
             row("identical", rejected="Neon."),
             row("a tie", rejected="Iron.", score_chosen=1, score_rejected=1),
@@ -97,8 +95,8 @@ class TestAnswers:
             ("identical", "tie", "empty_rejected", "special_token_in_text", "invalid_text", "no_rejected"), 1
         )
 
-    def test_of_the_samples_all_chosen_answers_stay_but_the_two_that_cannot(self, prepared: Prepare) -> None:
-        """samples/README.md: a literal in a question, an empty chosen answer. The other defects are of pairs."""
+    def test_two_rows_of_the_samples_are_dropped(self, prepared: Prepare) -> None:
+        """A question with a literal and an empty chosen answer. The other defects in samples/README.md need pairs."""
         report = prepared(*SOURCES, max_length=512).report
         assert report.total().counts() == {
             "raw_rows": 340,
@@ -111,7 +109,7 @@ class TestAnswers:
         assert {part for source in report.sources.values() for part in source.lengths} == {"prompt", "chosen", "whole"}
         assert report.table().splitlines()[-1] == "answers: 338 train"
 
-    def test_ranked_answers_give_their_best_once(self, prepared: Prepare, write_rows: WriteRows) -> None:
+    def test_ranked_answers_give_one_row_with_the_best_answer(self, prepared: Prepare, write_rows: WriteRows) -> None:
         answers = [{"answer": text, "rank": rank} for text, rank in (("Iron.", 2), ("Neon.", 1), ("Water.", 3))]
         file = write_rows([{"prompt": "\n\nHuman: gas?\n\nAssistant: ", "answers": answers}])
         assert prepared(f"nectar={file}").train["chosen"][:] == ["Neon."]
@@ -134,7 +132,7 @@ class TestTurns:
         assert last.report.total().dropped == all_turns.report.total().dropped == lost
         assert list(zip(all_turns.train["row"], all_turns.train["chosen"], strict=True)) == [(0, "Hello."), (0, "4")]
 
-    def test_a_conversation_is_held_out_whole(self, prepared: Prepare, write_rows: WriteRows) -> None:
+    def test_all_rows_of_a_conversation_are_on_one_side(self, prepared: Prepare, write_rows: WriteRows) -> None:
         rows = [conversation(f"Hi {i}!", "Hello.", f"{i} + 2?", "Well.", "And then?", "So.") for i in range(20)]
         data = prepared(f"ultrachat={write_rows(rows)}", turns="all", validation_split=0.25)
         assert data.report.pairs == {"train": 45, "eval": 15}
@@ -142,7 +140,7 @@ class TestTurns:
 
 
 class TestSelection:
-    """What is looked for beside other rows, of prompt and answer alone."""
+    """Checks that compare rows use only prompt and answer."""
 
     def test_a_planted_defect_of_each_kind_is_counted_once(
         self, prepared: Prepare, write_rows: WriteRows, tmp_path: Path
@@ -172,7 +170,7 @@ class TestSelection:
         assert data.train["row"][:] == [0, 1, 2]
         assert data.report.pairs == {"train": 3, "eval": 2}
 
-    def test_prompts_and_sources_have_their_caps_and_weights(self, prepared: Prepare, write_rows: WriteRows) -> None:
+    def test_caps_and_weights_apply_to_answers(self, prepared: Prepare, write_rows: WriteRows) -> None:
         rows = [row(f"prompt {i % 3}", f"answer {i}") for i in range(12)]
         specs = [f"triplets={write_rows(rows, f'{name}.jsonl')}" for name in "ab"]
         assert prepared(specs[0], max_pairs_per_prompt=2).report.total().dropped == {"above_prompt_limit": 6}
@@ -181,22 +179,22 @@ class TestSelection:
 
 
 class TestMistakes:
-    def test_instruction_rows_alone_are_no_pairs_to_train_on(self, prepared: Prepare, write_rows: WriteRows) -> None:
+    def test_instruction_rows_are_an_error_in_stage_dpo(self, prepared: Prepare, write_rows: WriteRows) -> None:
         spec = f"messages={write_rows([conversation('gas?', 'Neon.'), conversation('metal?', 'Iron.')])}"
         with pytest.raises(DataError) as caught:
             prepared(spec, stage="dpo")
-        assert "no pair is left to train on, of 2 rows" in str(caught.value)
+        assert "no pair is left for training. Rows counted: 2." in str(caught.value)
         assert f"  no_rejected: {spec}, row 0: the row has no rejected answer; --stage sft trains on such rows" in str(
             caught.value
         )
 
-    def test_nothing_kept_is_said_of_answers(self, prepared: Prepare, write_rows: WriteRows) -> None:
-        with pytest.raises(DataError, match="no answer is left to train on, of 1 rows"):
+    def test_the_error_about_no_kept_rows_speaks_of_answers(self, prepared: Prepare, write_rows: WriteRows) -> None:
+        with pytest.raises(DataError, match=r"no answer is left for training\. Rows counted: 1\."):
             prepared(f"triplets={write_rows([row('gas?', ' ')])}")
-        with pytest.raises(DataError, match=r"--validation_split 0\.1 of 2 kept answers holds out none"):
+        with pytest.raises(DataError, match=r"--validation_split 0\.1 of 2 kept answers holds out no answer"):
             prepared(f"triplets={write_rows([row('a'), row('b')])}", validation_split=0.1)
 
-    def test_a_column_that_the_stage_needs_is_asked_for(self, prepared: Prepare, write_rows: WriteRows) -> None:
+    def test_a_missing_column_that_the_stage_needs_is_an_error(self, prepared: Prepare, write_rows: WriteRows) -> None:
         spec = f"columns={write_rows([{'question': 'gas?', 'answer': 'Neon.'}])}"
         named = {"column_prompt": "question", "column_chosen": "answer"}
         assert len(prepared(spec, **named).train) == 1
@@ -205,13 +203,13 @@ class TestMistakes:
         with pytest.raises(SourceError, match="missing columns: chosen"):
             prepared(spec, column_prompt="question")
 
-    def test_two_stages_share_no_preparation(self, prepared: Prepare) -> None:
+    def test_two_stages_do_not_share_prepared_data(self, prepared: Prepare) -> None:
         answers, pairs = prepared(SOURCES[2]), prepared(SOURCES[2], stage="dpo")
         assert answers.folder != pairs.folder
         assert answers.train["chosen_ids"][:] == pairs.train["chosen_ids"][:]
         manifest = json.loads((answers.folder / "manifest.json").read_text(encoding="utf-8"))
         assert manifest["config"]["stage"] == "sft"
 
-    def test_a_flag_of_pairs_is_refused_before_a_row_is_read(self, prepared: Prepare) -> None:
+    def test_a_flag_for_pairs_is_refused_before_a_row_is_read(self, prepared: Prepare) -> None:
         with pytest.raises(ConfigError, match="--keep_ties is about the two answers"):
             prepared("triplets=nowhere.jsonl", keep_ties=True)

@@ -1,4 +1,4 @@
-"""From sources to token ids on disk, with every row accounted for."""
+"""Tests of dpo.data.pipeline: from sources to token ids on disk, with every row counted."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def triplet(prompt: str, chosen: str = "Neon.", rejected: str = "Oxygen.", **mor
 
 @pytest.fixture
 def prepared(chatml_folder: Path) -> Prepare:
-    """Prepares data with a chatml tokenizer that is read anew each time, as each run does."""
+    """Function that prepares data with a chatml tokenizer, which it loads again at each call, as each run does."""
 
     def run(*datasets: str, **values: Any) -> PreparedData:
         config = DataConfig.from_flags({"datasets": datasets} | values)
@@ -45,7 +45,7 @@ def prepared(chatml_folder: Path) -> Prepare:
 
 
 def rows_of(data: PreparedData, *splits: str) -> list[tuple[str, int]]:
-    """(source, row) of every pair in the splits, train first."""
+    """Return (source, row) of every pair in the splits, train first."""
     datasets = [getattr(data, split) for split in splits or ("train", "eval")]
     return [place for d in datasets if d is not None for place in zip(d["source"], d["row"], strict=True)]
 
@@ -55,7 +55,7 @@ class TestSamples:
 
     def test_each_planted_defect_is_dropped_and_nothing_else(self, prepared: Prepare) -> None:
         data = prepared(ORCA, ULTRAFEEDBACK, NECTAR, max_length=512, validation_split=0.1)
-        sources = {name: account.counts() for name, account in data.report.sources.items()}
+        sources = {name: report.counts() for name, report in data.report.sources.items()}
         assert sources == {
             ORCA: {
                 "raw_rows": 124,
@@ -82,12 +82,12 @@ class TestSamples:
         }
         assert data.report.pairs == {"train": 298, "eval": 33}
 
-    def test_the_defects_are_the_rows_that_the_readme_names(self, prepared: Prepare) -> None:
+    def test_the_defects_are_the_rows_listed_in_the_readme(self, prepared: Prepare) -> None:
         data = prepared(ORCA, ULTRAFEEDBACK, max_length=512)
         dropped = {
             (name, reason): [example["row"] for example in examples]
-            for name, account in data.report.sources.items()
-            for reason, examples in account.examples.items()
+            for name, report in data.report.sources.items()
+            for reason, examples in report.examples.items()
         }
         assert dropped == {
             (ORCA, "identical"): [17, 103],
@@ -96,11 +96,11 @@ class TestSamples:
             (ULTRAFEEDBACK, "tie"): [9, 38, 80],  # three of the four are named
             (ULTRAFEEDBACK, "empty_chosen"): [57],
         }
-        gone = {(ORCA, row) for row in (17, 44, 71, 103)} | {(ULTRAFEEDBACK, row) for row in (9, 38, 57, 80, 112)}
+        defects = {(ORCA, row) for row in (17, 44, 71, 103)} | {(ULTRAFEEDBACK, row) for row in (9, 38, 57, 80, 112)}
         expected = [(ORCA, row) for row in range(124)] + [(ULTRAFEEDBACK, row) for row in range(125)]
-        assert rows_of(data) == [place for place in expected if place not in gone]
+        assert rows_of(data) == [place for place in expected if place not in defects]
 
-    def test_every_kept_row_is_on_one_side_once(self, prepared: Prepare) -> None:
+    def test_every_kept_row_is_on_exactly_one_side(self, prepared: Prepare) -> None:
         whole = prepared(ORCA, ULTRAFEEDBACK, NECTAR, max_length=512)
         split = prepared(ORCA, ULTRAFEEDBACK, NECTAR, max_length=512, validation_split=0.1)
         places = rows_of(split)
@@ -110,16 +110,16 @@ class TestSamples:
         prompts = [{json.dumps(prompt) for prompt in side["prompt"]} for side in (split.train, split.eval)]
         assert prompts[0].isdisjoint(prompts[1])
 
-    def test_keeping_ties_and_literals_keeps_five_rows_more(self, prepared: Prepare) -> None:
+    def test_keeping_ties_and_literals_keeps_five_more_rows(self, prepared: Prepare) -> None:
         data = prepared(ORCA, ULTRAFEEDBACK, max_length=512, keep_ties=True, special_tokens_in_text="keep")
         assert data.report.total().dropped == {"identical": 2, "too_long": 1, "empty_chosen": 1}
         assert data.report.total().kept == 245
 
-    def test_a_bound_on_answers_drops_the_long_one_as_such(self, prepared: Prepare) -> None:
+    def test_max_target_length_drops_the_long_answer_as_target_too_long(self, prepared: Prepare) -> None:
         data = prepared(ORCA, max_length=4000, max_target_length=512)
         assert data.report.total().dropped == {"identical": 2, "special_token_in_text": 1, "target_too_long": 1}
 
-    def test_a_literal_in_a_text_stops_the_run_where_the_user_asks_for_it(self, prepared: Prepare) -> None:
+    def test_a_literal_in_a_text_is_an_error_on_request(self, prepared: Prepare) -> None:
         with pytest.raises(DataError) as caught:
             prepared(ORCA, special_tokens_in_text="error")
         assert str(caught.value).startswith(f"{ORCA}, row 44: the text contains '<|im_end|>'")
@@ -150,7 +150,7 @@ class TestResult:
             }
         ]
 
-    def test_what_is_saved_with_the_model_is_known(self, prepared: Prepare, bos_folder: Path) -> None:
+    def test_the_result_contains_what_is_saved_with_the_model(self, prepared: Prepare, bos_folder: Path) -> None:
         data = prepared(NECTAR)
         assert (data.end_of_turn, data.added_tokens) == ("<|im_end|>", ())
         assert "'<|im_start|>'" in data.chat_template
@@ -159,7 +159,7 @@ class TestResult:
         assert added.added_tokens == ("<|im_start|>", "<|im_end|>")
         assert added.chat_template == "{{- bos_token }}" + data.chat_template
 
-    def test_the_report_file_holds_every_count(self, prepared: Prepare, write_rows: WriteRows) -> None:
+    def test_the_report_file_contains_every_count(self, prepared: Prepare, write_rows: WriteRows) -> None:
         rows = [triplet("a"), triplet("b", "same", "same"), triplet(""), triplet("c", "\nNeon."), 7, triplet("a", "x")]
         spec = f"triplets={write_rows(rows)}"
         data = prepared(spec)
@@ -179,7 +179,7 @@ class TestResult:
             "examples": {
                 spec: {
                     "identical": [{"row": 1, "detail": "chosen and rejected are the same text"}],
-                    "empty_prompt": [{"row": 2, "detail": ""}],
+                    "empty_prompt": [{"row": 2, "detail": "the last user turn is empty or white space"}],
                     "malformed_row": [{"row": 4, "detail": "expected an object, found int"}],
                 }
             },
@@ -197,13 +197,13 @@ class TestResult:
             "train",
         ]
 
-    def test_more_rows_than_are_written_at_once_stay_in_order(self, prepared: Prepare, write_rows: WriteRows) -> None:
+    def test_rows_of_several_batches_stay_in_order(self, prepared: Prepare, write_rows: WriteRows) -> None:
         rows = [triplet(f"question {number}", rejected="Neon." if number % 7 == 0 else "A.") for number in range(2500)]
         data = prepared(f"triplets={write_rows(rows)}")
         assert list(data.train["row"]) == [number for number in range(2500) if number % 7]
         assert data.report.total().dropped == {"identical": 358}
 
-    def test_prompts_that_two_sources_share_stand_on_one_side(self, prepared: Prepare, write_rows: WriteRows) -> None:
+    def test_prompts_that_two_sources_share_are_on_one_side(self, prepared: Prepare, write_rows: WriteRows) -> None:
         first = write_rows([triplet(f"question {number}") for number in range(40)], "first.jsonl")
         second = write_rows([triplet(f"question {number}", "a", "b") for number in range(40)], "second.jsonl")
         data = prepared(f"triplets={first}", f"triplets={second}", validation_split=0.25)
@@ -214,7 +214,7 @@ class TestResult:
 
 
 class TestCounts:
-    def test_all_pairs_of_ranked_answers_are_counted_one_by_one(self, prepared: Prepare, write_rows: WriteRows) -> None:
+    def test_each_pair_of_ranked_answers_is_counted(self, prepared: Prepare, write_rows: WriteRows) -> None:
         def ranked(**ranks: int) -> dict[str, Any]:
             answers = [{"answer": text, "rank": rank} for text, rank in ranks.items()]
             return {"prompt": "\n\nHuman: gas?\n\nAssistant: ", "answers": answers}
@@ -246,9 +246,7 @@ class TestCounts:
         assert rows_of(other) != rows_of(data)
 
     @pytest.mark.parametrize("name", find_adapters())
-    def test_rows_malformed_at_random_all_reach_the_report(
-        self, name: str, prepared: Prepare, write_rows: WriteRows
-    ) -> None:
+    def test_random_malformed_rows_are_all_counted(self, name: str, prepared: Prepare, write_rows: WriteRows) -> None:
         rng = random.Random(1)
         (first, (given, *_)), *_ = examples = find_adapters()[name].examples
         assert isinstance(given, Preference)
@@ -266,59 +264,57 @@ class TestCounts:
 
 
 class TestEvalSources:
-    def test_an_eval_source_is_all_that_is_held_out(self, prepared: Prepare) -> None:
+    def test_only_the_eval_source_is_held_out(self, prepared: Prepare) -> None:
         data = prepared(ORCA, eval_datasets=[NECTAR], max_length=512)
         assert data.report.pairs == {"train": 120, "eval": 91}
         assert set(data.train["source"]) == {ORCA}
         assert set(data.eval["source"]) == {NECTAR}
         assert data.report.notes == []
 
-    def test_prompts_that_stand_in_both_are_warned_of(self, prepared: Prepare, write_rows: WriteRows) -> None:
+    def test_prompts_in_both_sources_give_a_warning(self, prepared: Prepare, write_rows: WriteRows) -> None:
         first = write_rows([triplet("a"), triplet("b"), triplet("c")], "first.jsonl")
         second = write_rows([triplet("b", "x", "y"), triplet("c"), triplet("d")], "second.jsonl")
         data = prepared(f"triplets={first}", eval_datasets=[f"triplets={second}"])
         assert data.report.notes == [
-            "warning: 2 prompts stand in both the training and the eval sources "
-            "(--drop_leaked_prompts drops the training pairs)"
+            "warning: 2 prompts are in both the training sources and the eval sources. "
+            "Pass --drop_leaked_prompts to drop their training pairs."
         ]
         assert data.report.table().endswith(data.report.notes[0])
 
-    def test_an_eval_source_of_which_nothing_is_kept_is_an_error(
-        self, prepared: Prepare, write_rows: WriteRows
-    ) -> None:
+    def test_an_eval_source_without_kept_pairs_is_an_error(self, prepared: Prepare, write_rows: WriteRows) -> None:
         nothing = write_rows([triplet("a", "same", "same")])
-        with pytest.raises(DataError, match="no pair is left to eval on"):
+        with pytest.raises(DataError, match="no pair is left for evaluation"):
             prepared(NECTAR, eval_datasets=[f"triplets={nothing}"])
 
 
 class TestErrors:
-    def test_nothing_kept_is_an_error_that_shows_the_account(
+    def test_no_kept_pair_is_an_error_with_the_data_report(
         self, prepared: Prepare, write_rows: WriteRows, own_cache: Path
     ) -> None:
         file = write_rows([triplet("a", "same", "same"), triplet("b", "", "x"), triplet("c", "same", "same")])
         with pytest.raises(DataError) as caught:
             prepared(f"triplets={file}", validation_split=0.1)
         message = str(caught.value)
-        assert "no pair is left to train on, of 3 rows" in message
+        assert "no pair is left for training. Rows counted: 3." in message
         assert "2 identical, 1 empty_chosen" in message
         assert f"  identical: triplets={file}, row 0: chosen and rejected are the same text" in message
-        assert f"  empty_chosen: triplets={file}, row 1: empty_chosen" in message
-        assert message.endswith("README.md, 'What becomes of a row', explains each.")
+        assert f"  empty_chosen: triplets={file}, row 1: the chosen answer is empty or white space" in message
+        assert message.endswith("docs/reference/reasons.md explains each reason.")
         assert list((own_cache / "prepared").iterdir()) == []
 
-    def test_a_share_that_holds_out_nothing_is_an_error(self, prepared: Prepare, write_rows: WriteRows) -> None:
-        file = write_rows([triplet("a"), triplet("b"), triplet("c")])
-        with pytest.raises(DataError, match=r"--validation_split 0\.1 of 3 kept pairs holds out none"):
-            prepared(f"triplets={file}", validation_split=0.1)
-
-    def test_holding_out_the_only_prompt_leaves_nothing_to_train_on(
+    def test_a_validation_split_without_a_held_out_pair_is_an_error(
         self, prepared: Prepare, write_rows: WriteRows
     ) -> None:
-        file = write_rows([triplet("a", str(number), "x") for number in range(10)])
-        with pytest.raises(DataError, match="no pair is left to train on"):
+        file = write_rows([triplet("a"), triplet("b"), triplet("c")])
+        with pytest.raises(DataError, match=r"--validation_split 0\.1 of 3 kept pairs holds out no pair"):
             prepared(f"triplets={file}", validation_split=0.1)
 
-    def test_a_row_that_breaks_half_way_leaves_nothing_in_the_cache(
+    def test_holding_out_the_only_prompt_is_an_error(self, prepared: Prepare, write_rows: WriteRows) -> None:
+        file = write_rows([triplet("a", str(number), "x") for number in range(10)])
+        with pytest.raises(DataError, match="no pair is left for training"):
+            prepared(f"triplets={file}", validation_split=0.1)
+
+    def test_an_error_in_a_later_row_leaves_nothing_in_the_cache(
         self, prepared: Prepare, tmp_path: Path, own_cache: Path
     ) -> None:
         good = json.dumps(triplet("a"))
@@ -338,7 +334,7 @@ class TestErrors:
             ([f"orca_dpo_pairs={SAMPLES / 'nectar.jsonl'}"], {}, SourceError),
         ],
     )
-    def test_mistakes_of_the_user_s_are_told_as_such(
+    def test_a_mistake_of_the_user_is_an_error_of_the_right_kind(
         self, prepared: Prepare, datasets: list[str], values: dict[str, Any], error: type[DPOError]
     ) -> None:
         with pytest.raises(error):
@@ -346,7 +342,7 @@ class TestErrors:
 
 
 class TestReuse:
-    """A finished preparation is found again, and only by what asks for exactly it."""
+    """Prepared data is reused if and only if nothing that it depends on has changed."""
 
     @pytest.fixture
     def spec(self, write_rows: WriteRows) -> str:
@@ -354,7 +350,7 @@ class TestReuse:
 
     @pytest.fixture
     def builds(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """Grows by one with each preparation that really runs."""
+        """List with one item for each preparation that really runs."""
         real, counted = pipeline.Preparation.run, []
 
         def run(self: pipeline.Preparation, *arguments: Any) -> None:
@@ -364,7 +360,7 @@ class TestReuse:
         monkeypatch.setattr(pipeline.Preparation, "run", run)
         return counted
 
-    def test_a_second_call_finds_the_first_one_s_result(self, prepared: Prepare, spec: str, builds: list[str]) -> None:
+    def test_a_second_call_reuses_the_result(self, prepared: Prepare, spec: str, builds: list[str]) -> None:
         first, second = prepared(spec, validation_split=0.2), prepared(spec, validation_split=0.2)
         assert builds == ["built"]
         assert second.folder == first.folder
@@ -372,7 +368,7 @@ class TestReuse:
         assert second.train.to_list() == first.train.to_list()
         assert second.chat_template == first.chat_template
 
-    def test_tokens_to_add_do_not_hide_the_result(self, bos_folder: Path, spec: str, builds: list[str]) -> None:
+    def test_a_result_with_added_tokens_is_reused(self, bos_folder: Path, spec: str, builds: list[str]) -> None:
         config = data_config([spec], add_control_tokens=True)
         first, second = (prepare(config, load_tokenizer(str(bos_folder)), progress=False) for _ in range(2))
         assert builds == ["built"]
@@ -392,13 +388,13 @@ class TestReuse:
         ],
         ids=lambda change: next(iter(change)),
     )
-    def test_a_changed_flag_does_not(
+    def test_a_changed_flag_prepares_again(
         self, prepared: Prepare, spec: str, builds: list[str], change: dict[str, Any]
     ) -> None:
         folders = {prepared(spec).folder, prepared(spec, **change).folder}
         assert len(folders) == len(builds) == 2
 
-    def test_a_changed_source_does_not(
+    def test_a_changed_source_prepares_again(
         self, prepared: Prepare, spec: str, builds: list[str], tmp_path: Path, write_rows: WriteRows
     ) -> None:
         before = prepared(spec)
@@ -409,7 +405,7 @@ class TestReuse:
         assert before.train[0]["prompt"][0]["content"] == "question 0"
         assert after.train[0]["prompt"][0]["content"] == "QUESTION 0"
 
-    def test_a_changed_template_file_does_not(
+    def test_a_changed_template_file_prepares_again(
         self, prepared: Prepare, spec: str, builds: list[str], tmp_path: Path
     ) -> None:
         file = tmp_path / "own.jinja"
@@ -421,7 +417,7 @@ class TestReuse:
         assert builds == ["built", "built"]
         assert after.train[0]["prompt_ids"] != before.train[0]["prompt_ids"]
 
-    def test_another_tokenizer_does_not(self, spec: str, builds: list[str], tmp_path: Path) -> None:
+    def test_another_tokenizer_prepares_again(self, spec: str, builds: list[str], tmp_path: Path) -> None:
         folders = set()
         for special_tokens in (["<|im_start|>", "<|im_end|>"], ["<|im_end|>", "<|im_start|>"]):
             save_tokenizer(tmp_path / "model", train_byte_level(special_tokens), eos_token="<|im_end|>")
@@ -429,7 +425,7 @@ class TestReuse:
             folders.add(prepare(data_config([spec]), tokenizer, progress=False).folder)
         assert len(folders) == len(builds) == 2
 
-    def test_changed_code_does_not(
+    def test_changed_code_prepares_again(
         self, prepared: Prepare, spec: str, builds: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         prepared(spec)
@@ -447,7 +443,7 @@ class TestReuse:
 
 
 class TestConvertRow:
-    """Whatever an adapter's code makes of a row, the answer is preferences or drops, at least one."""
+    """convert_row always returns at least one preference or drop, whatever the adapter does."""
 
     @staticmethod
     def reasons(convert: Callable[..., Any]) -> list[str]:
@@ -460,35 +456,35 @@ class TestConvertRow:
     @pytest.mark.parametrize(
         "error", [KeyError("a"), IndexError(), TypeError(), AttributeError(), ValueError(), ZeroDivisionError()]
     )
-    def test_an_error_over_a_row_is_a_malformed_row(self, error: Exception) -> None:
+    def test_a_typical_error_is_a_malformed_row(self, error: Exception) -> None:
         def convert(row: Any, options: Any) -> Any:
             raise error
 
         assert self.reasons(convert) == ["malformed_row"]
 
-    def test_a_raised_drop_stands_for_the_row(self) -> None:
+    def test_a_raised_drop_drops_the_row(self) -> None:
         def convert(row: Any, options: Any) -> Any:
             raise Drop("not_english")
 
         assert self.reasons(convert) == ["not_english"]
 
-    def test_yielded_drops_and_pairs_stand_side_by_side(self) -> None:
+    def test_drops_and_pairs_may_both_be_yielded(self) -> None:
         assert self.reasons(lambda row, options: [pair(), Drop("too_old"), pair()]) == [
             "kept",
             "too_old",
             "kept",
         ]
 
-    def test_a_row_that_gives_nothing_is_counted_as_no_pair(self) -> None:
+    def test_a_row_without_a_result_is_counted_as_no_pair(self) -> None:
         assert self.reasons(lambda row, options: []) == ["no_pair"]
 
-    def test_a_row_that_fails_after_a_pair_is_malformed_all_the_same(self) -> None:
+    def test_a_row_that_fails_after_a_pair_is_malformed(self) -> None:
         def convert(row: Any, options: Any) -> Any:
             yield pair()
             raise KeyError("a")
 
         assert self.reasons(convert)[-1] == "malformed_row"
 
-    def test_a_pair_that_is_returned_and_not_yielded_is_the_adapters_mistake(self) -> None:
+    def test_a_pair_that_is_returned_instead_of_yielded_is_an_error(self) -> None:
         with pytest.raises(AdapterError, match="yield"):
             self.reasons(lambda row, options: pair())

@@ -1,4 +1,4 @@
-"""The account of every row."""
+"""Tests of dpo.data.report: the data report."""
 
 from collections import Counter
 from pathlib import Path
@@ -11,7 +11,7 @@ from dpo.records import Drop
 
 
 def report() -> DataReport:
-    """Two sources: of 1,202 rows, 1,200 are kept, 1 is a tie and 1 too long; of 3 rows, 2 are kept and 1 is a tie."""
+    """Build a report of two sources. First: 1,200 rows kept, 1 tie, 1 too_long. Second: 2 rows kept, 1 tie."""
     first, second = SourceReport(raw_rows=1202), SourceReport(raw_rows=1)
     first.enter(1202)
     for _ in range(1200):
@@ -27,7 +27,7 @@ def report() -> DataReport:
     )
 
 
-def test_what_is_kept_and_dropped_is_counted_per_source_and_in_all() -> None:
+def test_kept_and_dropped_rows_are_counted_for_each_source_and_in_total() -> None:
     account = report()
     assert account.sources["orca"].counts() == {
         "raw_rows": 1,
@@ -68,14 +68,14 @@ def test_a_row_that_was_dropped_twice_is_an_error() -> None:
         account.check("here")
 
 
-def test_pairs_that_were_kept_and_not_written_are_an_error() -> None:
+def test_pairs_that_were_kept_but_not_written_are_an_error() -> None:
     account = report()
     account.pairs["eval"] -= 1
     with pytest.raises(DataError, match=r"1202 pairs kept, but .* written"):
         account.check()
 
 
-def test_the_total_leaves_its_sources_as_they_are() -> None:
+def test_the_total_does_not_change_its_sources() -> None:
     account = report()
     account.total()
     account.total()
@@ -83,7 +83,7 @@ def test_the_total_leaves_its_sources_as_they_are() -> None:
     assert account.total().dropped.total() == 3
 
 
-def test_three_rows_of_each_reason_are_named() -> None:
+def test_three_rows_are_named_for_each_reason() -> None:
     account = SourceReport()
     for row in range(10, 20):
         account.drop(Drop("tie", f"row {row}" + "x" * 500), row)
@@ -110,23 +110,25 @@ def test_the_table_shows_every_source_and_the_total() -> None:
         "orca                   3      2  1 tie",
         "total              1,205  1,202  2 tie, 1 too_long",
         "pairs: 1,100 train, 102 eval",
-        "boundary_shift: 1 kept pairs whose prompt would have merged with their answer",
+        "boundary_shift (1 of the kept pairs): the answer is tokenized separately, because one token would span it and "
+        "the prompt",
         "Größe ½",
     ]
 
 
-def test_an_account_of_answers_calls_them_so(tmp_path: Path) -> None:
+def test_the_report_of_stage_sft_speaks_of_answers(tmp_path: Path) -> None:
     account = report()
     account.stage = "sft"
     assert account.table().splitlines()[5:7] == [
         "answers: 1,100 train, 102 eval",
-        "boundary_shift: 1 kept answers whose prompt would have merged with their answer",
+        "boundary_shift (1 of the kept answers): the answer is tokenized separately, because one token would span it "
+        "and the prompt",
     ]
     account.save(tmp_path / "report.json")
     assert DataReport.load(tmp_path / "report.json").stage == "sft"
 
 
-def test_a_source_that_lost_nothing_says_so() -> None:
+def test_a_source_without_drops_shows_none() -> None:
     account = SourceReport(raw_rows=1)
     account.enter()
     account.keep()

@@ -1,4 +1,4 @@
-"""Other processes give what this one gives."""
+"""Tests of dpo.data.workers: other processes give the same results as this one."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def convert(row, options):
 ADAPTER = Adapter(name="votes", hub_id=None, split="", columns=("q",), convert=convert, examples=EXAMPLES)
 '''
 NUM_ROWS = 3000
-"""More than one process does alone."""
+"""Enough rows for other processes to be started."""
 
 
 def votes(**special: int) -> list[dict[str, object]]:
@@ -62,16 +62,18 @@ def test_rows_keep_their_order_in_other_processes(run) -> None:
     assert str(os.getpid()) not in data.train["chosen"][:]
 
 
-def test_one_process_is_this_one(run) -> None:
+def test_with_num_proc_1_rows_are_converted_in_this_process(run) -> None:
     assert set(run(votes(), num_proc=1).train["chosen"][:]) == {str(os.getpid())}
 
 
-def test_few_rows_start_no_process(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_rows_are_converted_in_this_process(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "ProcessPoolExecutor", lambda *a: pytest.fail("a pool was started"))
     assert len(run(votes()[:2000], num_proc=2).train) == 2000
 
 
-def test_the_account_is_the_same_however_many_processes(chatml_folder: Path, write_rows: WriteRows, own_cache) -> None:
+def test_the_report_does_not_depend_on_the_number_of_processes(
+    chatml_folder: Path, write_rows: WriteRows, own_cache
+) -> None:
     rows = [
         {"prompt": f"q {i}", "chosen": "a" * (i % 5), "rejected": "<|im_end|>" if i % 7 == 0 else "b"}
         for i in range(4000)
@@ -88,24 +90,24 @@ def test_the_account_is_the_same_however_many_processes(chatml_folder: Path, wri
     assert results[0] == results[1]
 
 
-def test_an_error_over_there_is_the_same_error_here(run) -> None:
-    with pytest.raises(AdapterError, match="'votes' gave str, expected Preference or Drop"):
+def test_an_error_in_another_process_is_raised_here(run) -> None:
+    with pytest.raises(AdapterError, match="'votes' returned str, expected Preference or Drop"):
         run(votes(wrong=2700), num_proc=2)
 
 
-def test_what_an_adapter_raises_names_the_row(run) -> None:
+def test_an_error_of_an_adapter_names_the_row(run) -> None:
     rows = [*votes()[:7], {"q": "raise", "kill": False, "wrong": False}]
     with pytest.raises(AdapterError, match=r"rows\.jsonl, row 7: adapter 'votes' raised RuntimeError: out of votes"):
         run(rows)
 
 
-def test_the_processes_end_with_one_that_is_killed(chatml_folder: Path, write_rows: WriteRows, tmp_path: Path) -> None:
+def test_the_processes_end_if_the_parent_is_killed(chatml_folder: Path, write_rows: WriteRows, tmp_path: Path) -> None:
     rows = [{"prompt": f"question {i}", "chosen": "a " * 500, "rejected": "b"} for i in range(20_000)]
     command = [sys.executable, "-m", "dpo", "prepare", "--model_name_or_path", str(chatml_folder), "--num_proc", "2"]
     command += ["--datasets", f"triplets={write_rows(rows)}", "--output", str(tmp_path / "out")]
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"DPO_CACHE": str(tmp_path)})
     started = psutil.Process(process.pid)
-    wait_until(lambda: len(started.children(recursive=True)) >= 3)  # the server that forks, and two that convert
+    wait_until(lambda: len(started.children(recursive=True)) >= 3)  # the fork server and two processes that convert
     children = started.children(recursive=True)
     process.kill()
     process.wait()
@@ -115,10 +117,10 @@ def test_the_processes_end_with_one_that_is_killed(chatml_folder: Path, write_ro
 def wait_until(done: Callable[[], bool], timeout_s: float = 30) -> None:
     end = time.monotonic() + timeout_s
     while not done():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.1)
 
 
-def test_a_process_that_is_killed_is_told_of(run) -> None:
-    with pytest.raises(DataError, match="was killed, most often for lack of memory"):
+def test_a_killed_process_is_an_error(run) -> None:
+    with pytest.raises(DataError, match=r"was killed or could not start\.\n  If it was killed, the usual cause is too"):
         run(votes(kill=2700), num_proc=2)

@@ -183,4 +183,4 @@ def test_answers_that_leave_no_room_for_a_prompt_are_refused(argv, capsys) -> No
 
 def test_columns_that_no_source_reads_are_refused(argv, capsys) -> None:
     assert main(argv("--column_prompt", "question")) == 2
-    assert "--column_prompt is read by columns=SOURCE alone" in capsys.readouterr().err
+    assert "--column_prompt is only read by the adapter columns" in capsys.readouterr().err

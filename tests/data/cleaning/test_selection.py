@@ -170,7 +170,7 @@ class TestMixing:
             prepared("nectar", "orca_dpo_pairs", weights=weights)
 
     def test_dropping_leaks_without_eval_sources_is_refused(self, prepared) -> None:
-        with pytest.raises(ConfigError, match="there are none"):
+        with pytest.raises(ConfigError, match="there are no --eval_datasets"):
             prepared("nectar", drop_leaked_prompts=True)
 
 
