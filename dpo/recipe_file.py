@@ -5,7 +5,7 @@
       - sft: {datasets: [ultrachat], output_dir: output/sft}
       - dpo: {datasets: [ultrafeedback], model_name_or_path: output/sft, output_dir: output/dpo}
 
-main.py runs sft and dpo. The commands of `python -m dpo` run merge, generate and evaluate. The flags of a training
+main.py runs sft and dpo. The commands of `dpo` run merge, generate and evaluate. The flags of a training
 stage override the common flags, and the commands do not read the common flags. A file without `stages` contains the
 flags of one training run.
 """
@@ -258,12 +258,12 @@ def chosen_stage(recipe: Recipe, name: str | None) -> Stage:
             if names
             else "the file does not contain a training stage, which main.py needs"
         )
-        raise ConfigError(f"{recipe.file}: {problem}.\n  Run all stages in order: python -m dpo recipe {recipe.file}")
+        raise ConfigError(f"{recipe.file}: {problem}.\n  Run all stages in order: dpo recipe {recipe.file}")
     stage = recipe.stage(name)
     if not stage.trains:
         raise ConfigError(
-            f"--stage {name}: this stage is run by python -m dpo {stage.kind}, not by main.py.\n"
-            f"  Run it with: python -m dpo recipe {recipe.file} --only {name}"
+            f"--stage {name}: this stage is run by dpo {stage.kind}, not by main.py.\n"
+            f"  Run it with: dpo recipe {recipe.file} --only {name}"
         )
     return stage
 

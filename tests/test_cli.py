@@ -1,4 +1,4 @@
-"""Tests of dpo.cli: the commands of `python -m dpo`."""
+"""The data commands."""
 
 import dataclasses
 import os
@@ -37,7 +37,7 @@ def test_adapters_shows_name_columns_source_and_a_rendered_example_of_each(
     ) in shown
 
 
-def test_an_instruction_adapter_is_shown_without_a_rejected_answer() -> None:
+def test_an_instruction_adapter_shows_its_answer_and_no_worse_one() -> None:
     assert describe(find_adapters()["open_orca"]).splitlines()[-8:] == [
         "  prompt:",
         "    <|im_start|>system",
@@ -58,7 +58,7 @@ def test_an_adapter_without_a_pair_among_its_examples_is_shown_without_one() -> 
     assert describe(second) == describe(adapter)
 
 
-def test_an_unknown_command_exits_with_2_and_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_exits_with_2_and_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["adaptrs"]) == 2
     output = capsys.readouterr()
     assert output.out == ""
@@ -85,7 +85,7 @@ def test_help_names_the_commands_and_the_way_to_train(capsys: pytest.CaptureFixt
     assert "main.py --config runs/demo.yaml" in shown
 
 
-def test_a_closed_output_pipe_gives_an_exit_code_and_no_traceback() -> None:
+def test_output_that_nobody_reads_is_no_success_and_no_traceback() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as closed:
@@ -98,7 +98,7 @@ def interrupt(*args: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_an_interrupted_command_gives_the_exit_code_that_a_shell_expects(
+def test_an_interrupted_command_says_so_and_gives_what_a_shell_expects(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("dpo.commands.adapters.describe", interrupt)
@@ -106,7 +106,7 @@ def test_an_interrupted_command_gives_the_exit_code_that_a_shell_expects(
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_an_interrupted_run_says_how_to_resume(
+def test_an_interrupted_run_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("dpo.training.run.run", interrupt)

@@ -104,7 +104,7 @@ def test_without_stage_the_error_lists_the_stages_and_the_command_that_runs_all(
     file = write(TWO_STAGES)
     assert refusal(file) == (
         f"{file}: the file contains the training stages sft, dpo.\n  Choose one with --stage.\n"
-        f"  Run all stages in order: python -m dpo recipe {file}"
+        f"  Run all stages in order: dpo recipe {file}"
     )
 
 
@@ -113,8 +113,8 @@ def test_an_unknown_stage_and_one_that_main_does_not_run_are_refused(write: Writ
     assert refusal(file, "--stage", "dppo") == (
         f"{file}: unknown stage 'dppo'. Did you mean dpo?\n  Available: dpo, merge, sft"
     )
-    assert "this stage is run by python -m dpo merge, not by main.py" in refusal(file, "--stage", "merge")
-    assert f"python -m dpo recipe {file} --only merge" in refusal(file, "--stage", "merge")
+    assert "this stage is run by dpo merge, not by main.py" in refusal(file, "--stage", "merge")
+    assert f"dpo recipe {file} --only merge" in refusal(file, "--stage", "merge")
     assert "does not contain a training stage" in refusal(write("stages:\n  - merge: {}\n"))
 
 

@@ -43,7 +43,7 @@ class DataConfig(BaseModel):
     )
     prepared: str | None = Field(
         default=None,
-        description="Folder written by `python -m dpo prepare`, to use instead of --datasets and the other data flags.",
+        description="Folder written by `dpo prepare`, to use instead of --datasets and the other data flags.",
     )
     eval_datasets: tuple[str, ...] = Field(default=(), description="Held-out sources, in the same form as --datasets.")
     validation_split: float = Field(
@@ -204,7 +204,7 @@ class DataConfig(BaseModel):
         if not self.datasets:
             raise ConfigError(
                 "no training data: expected --datasets ADAPTER[=SOURCE][@FRACTION] ...\n"
-                "  `python -m dpo adapters` lists the adapters, and --help lists every flag."
+                "  `dpo adapters` lists the adapters, and --help lists every flag."
             )
         self.check_stage()
         if self.eval_datasets and self.validation_split:
@@ -252,7 +252,7 @@ class DataConfig(BaseModel):
         if not self.prepared_folder.is_dir():
             raise ConfigError(
                 f"--prepared {self.prepared}: there is no such folder.\n"
-                "  `python -m dpo prepare --output FOLDER` creates one."
+                "  `dpo prepare --output FOLDER` creates one."
             )
         for name, field in type(self).model_fields.items():
             if name not in ("prepared", "seed", "stage") and getattr(self, name) != field.default:

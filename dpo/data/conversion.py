@@ -211,7 +211,7 @@ def convert_row(row: Row, adapter: Adapter, options: AdapterOptions) -> list[Pre
     except (Exception, SystemExit) as error:  # raised on purpose or by a defect, so do not count it as a malformed row
         raise AdapterError(
             f"adapter '{adapter.name}' raised {type(error).__name__}: {error}\n"
-            "  Raise a Drop for a row that is not a pair. `python -m dpo adapters --check FILE` tests an adapter."
+            "  Raise a Drop for a row that is not a pair. `dpo adapters --check FILE` tests an adapter."
         ) from error
     for candidate in candidates:
         if not isinstance(candidate, Preference | Drop):

@@ -87,7 +87,7 @@ def open_prepared(folder: Path, tokenizer: Tokenizer, *, stage: Stage = "dpo") -
     """Open prepared data in a folder that the user names.
 
     Args:
-        folder: Folder written by `python -m dpo prepare`.
+        folder: Folder written by `dpo prepare`.
         tokenizer: The model's tokenizer.
         stage: Stage that the data is for.
 
@@ -107,7 +107,7 @@ def open_prepared(folder: Path, tokenizer: Tokenizer, *, stage: Stage = "dpo") -
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(
             f"--prepared {folder}: {type(error).__name__}: {error}\n"
-            f"  Expected a folder written by `python -m dpo prepare --output {folder}`."
+            f"  Expected a folder written by `dpo prepare --output {folder}`."
         ) from error
     if prepared.report.stage != stage:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Tests that every adapter keeps the contract, with the checks of `python -m dpo adapters --check`."""
+"""Tests that every adapter keeps the contract, with the checks of `dpo adapters --check`."""
 
 import random
 import sys

@@ -86,7 +86,7 @@ def test_a_folder_that_exists_is_replaced_only_when_asked(run, capsys) -> None:
     assert json.loads((output / "manifest.json").read_text())["config"]["max_length"] == 1000
 
 
-def test_prepared_data_is_opened_only_with_its_own_tokenizer(run, chatml_folder: Path, tmp_path: Path) -> None:
+def test_a_prepared_folder_opens_only_with_its_own_tokenizer(run, chatml_folder: Path, tmp_path: Path) -> None:
     _, output = run("--validation_split", "0.2")
     prepared = open_prepared(output, load_tokenizer(str(chatml_folder)))
     assert len(prepared.train) + len(prepared.eval) == prepared.report.total().kept
@@ -95,7 +95,7 @@ def test_prepared_data_is_opened_only_with_its_own_tokenizer(run, chatml_folder:
         open_prepared(output, load_tokenizer(str(other)))
 
 
-def test_prepared_data_is_opened_only_for_its_own_stage(run, chatml_folder: Path) -> None:
+def test_a_prepared_folder_opens_only_for_its_own_stage(run, chatml_folder: Path) -> None:
     tokenizer = load_tokenizer(str(chatml_folder))
     _, output = run("--stage", "sft")
     assert set(map(len, open_prepared(output, tokenizer, stage="sft").train["rejected_ids"])) == {0}
@@ -123,7 +123,7 @@ def test_a_folder_that_holds_no_preparation_is_refused(run, damage: str, chatml_
         (output / "data_report.json").unlink()
     elif damage == "no pairs":
         (output / "train" / "state.json").write_text("{")
-    with pytest.raises(DataError, match="python -m dpo prepare"):
+    with pytest.raises(DataError, match="`dpo prepare --output"):
         open_prepared(output, load_tokenizer(str(chatml_folder)))
 
 

@@ -85,7 +85,7 @@ def parse_source(spec: str, adapter_files: tuple[Path, ...] = ()) -> Source:
     if not equals and ("/" in name or name.endswith(FORMATS)):
         raise SourceError(
             f"{spec}: a file, folder or Hub id needs an adapter that reads it.\n"
-            f"  Write ADAPTER={spec}. `python -m dpo adapters` lists the adapters."
+            f"  Write ADAPTER={spec}. `dpo adapters` lists the adapters."
         )
     if not equals:
         name, _, split = name.partition(":")
