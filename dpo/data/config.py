@@ -251,8 +251,7 @@ class DataConfig(BaseModel):
         """Check that the folder exists and that no other data flag is set, because the preparation decided them."""
         if not self.prepared_folder.is_dir():
             raise ConfigError(
-                f"--prepared {self.prepared}: there is no such folder.\n"
-                "  `dpo prepare --output FOLDER` creates one."
+                f"--prepared {self.prepared}: there is no such folder.\n  `dpo prepare --output FOLDER` creates one."
             )
         for name, field in type(self).model_fields.items():
             if name not in ("prepared", "seed", "stage") and getattr(self, name) != field.default:

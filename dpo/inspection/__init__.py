@@ -1,1 +1,1 @@
-"""What a preparation is made of: figures, thresholds over them, and the page that shows them. No torch here."""
+"""Inspection of prepared data: statistics, tables, thresholds and an HTML page. It does not import torch."""

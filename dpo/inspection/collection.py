@@ -1,4 +1,4 @@
-"""One look at every pair of a preparation, and one at all of them beside each other."""
+"""Collection of statistics: first over each pair of the prepared data, then between pairs."""
 
 __all__ = ["inspect_pairs"]
 
@@ -21,16 +21,16 @@ from dpo.inspection.statistics import Finding, Repeats, Statistics
 from dpo.records import Preference
 
 NUM_FINDINGS = 100
-"""Rows of one kind that are named."""
+"""Largest number of listed rows of one kind."""
 NUM_EXTREMES = 20
-"""The longest pairs, and those with the largest differences of length, that are named."""
+"""Number of listed rows with the longest pairs, and with the largest length differences."""
 NUM_LETTERS = 500
-"""Characters of a pair by which its script is told."""
+"""Number of characters from which the script of a pair is determined."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """What is kept in memory of a pair while all are looked at."""
+    """Data of a pair that stays in memory during the inspection."""
 
     split: str
     source: str
@@ -39,7 +39,7 @@ class Pair:
     prompt_tokens: int
     chosen_tokens: int
     rejected_tokens: int | None
-    """None where there is no rejected answer."""
+    """None if there is no rejected answer."""
     score_margin: float | None
     signature: bytes
 
@@ -58,11 +58,11 @@ class Pair:
 
 
 def inspect_pairs(prepared: PreparedData, *, near: bool = True) -> Statistics:
-    """Look at every pair of a preparation.
+    """Collect statistics over every pair of prepared data.
 
     Args:
-        prepared: What to look at.
-        near: Whether to look for near duplicates, which takes about a millisecond and 6 KiB a pair.
+        prepared: The prepared data.
+        near: Whether to search for near duplicates, which takes about 1 ms and 6 KiB of memory for each pair.
     """
     statistics = Statistics(report=prepared.report, max_length=prepared.config["max_length"])
     datasets = {"train": prepared.train} | ({"eval": prepared.eval} if prepared.eval is not None else {})
@@ -96,12 +96,12 @@ def read_pair(record: dict[str, Any], split: str, near: bool) -> tuple[Pair, Pre
 
 
 def count_pair(statistics: Statistics, pair: Pair, preference: Preference, flags: list[str]) -> None:
-    """Count what a pair shows by itself."""
+    """Count the properties of a single pair."""
     statistics.pairs += 1
     if pair.rejected_tokens is not None:
         statistics.length_bias.count(pair.chosen_tokens, pair.rejected_tokens)
     for flag in flags:
-        find(statistics, flag, pair, FLAGS[flag].removeprefix("whose "))
+        find(statistics, flag, pair, FLAGS[flag])
     if pair.score_margin is not None:
         statistics.score_margins[pair.score_margin] += 1
         if pair.score_margin < 0:
@@ -115,17 +115,17 @@ def count_pair(statistics: Statistics, pair: Pair, preference: Preference, flags
     statistics.systems += has_system
     statistics.scripts[main_script(preference.prompt[-1].content + preference.chosen)] += 1
     if phrase := find_refusal(preference.chosen):
-        find(statistics, "refusal", pair, f"chosen says '{phrase}'")
+        find(statistics, "refusal", pair, f"the chosen answer begins with '{phrase}'")
     if phrase := find_boilerplate(preference.chosen):
-        find(statistics, "boilerplate", pair, f"chosen says '{phrase}'")
+        find(statistics, "boilerplate", pair, f"the chosen answer contains '{phrase}'")
 
 
 def compare_pairs(statistics: Statistics, pairs: list[Pair], datasets: dict[str, Any], near: bool) -> None:
-    """Count what shows only between pairs. A prompt on both sides of the split is a leak, and no repetition."""
+    """Count properties that need other pairs. A prompt in both splits counts as leakage, not as a duplicate."""
     held_out = {pair.key[0] for pair in pairs if pair.split == "eval"}
     for pair in pairs:
         if pair.split == "train" and pair.key[0] in held_out:
-            find(statistics, "leakage", pair, "the prompt is held out for evaluation too")
+            find(statistics, "leakage", pair, "the prompt is also among the held-out pairs")
     statistics.near_duplicates = Repeats() if near else None
     for split, dataset in datasets.items():
         compare_split(statistics, [pair for pair in pairs if pair.split == split], dataset)
@@ -138,7 +138,7 @@ def compare_split(statistics: Statistics, pairs: list[Pair], dataset: Any) -> No
         repeated.add(i)
         count_repeat(statistics, statistics.duplicates, "duplicate", "repeats", pairs[i], pairs[original])
     for i, other in find_conflicts(keys):
-        find(statistics, "conflict", pairs[i], f"has the answers the other way round: {name(pairs[other])}")
+        find(statistics, "conflict", pairs[i], f"swaps the chosen and rejected answer of {name(pairs[other])}")
     if statistics.near_duplicates is None:
         return
     places = [i for i in range(len(pairs)) if i not in repeated]
@@ -153,7 +153,7 @@ def compare_split(statistics: Statistics, pairs: list[Pair], dataset: Any) -> No
 
 
 def name_extremes(statistics: Statistics, pairs: list[Pair]) -> None:
-    """Name the longest pairs and those whose answers differ most in length: worth a look, and not counted."""
+    """List the longest pairs, and the pairs with the largest length differences. They are not counted as findings."""
     sizes: dict[str, Callable[[Pair], int]] = {
         "longest": lambda pair: pair.prompt_tokens + max(pair.chosen_tokens, pair.rejected_tokens or 0)
     }
@@ -192,14 +192,14 @@ def dropped_rows(report: DataReport) -> Iterator[Finding]:
 
 
 def main_script(text: str) -> str:
-    """The writing that most letters of a text's beginning are of, as Unicode names it: Latin, Cjk, Cyrillic."""
+    """Return the script of most letters at the start of a text, by its Unicode name, such as Latin, Cjk or Cyrillic."""
     found = Counter(script for letter in text[:NUM_LETTERS] if (script := script_of(letter)))
     return found.most_common(1)[0][0] if found else "none"
 
 
 @cache
 def script_of(letter: str) -> str | None:
-    """The first word of a letter's Unicode name; None of what is no letter."""
+    """Return the first word of a letter's Unicode name, or None if the character is not a letter."""
     if not letter.isalpha():
         return None
     return unicodedata.name(letter, "OTHER").split()[0].capitalize()

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: nothing is fetched when it is opened."""
+"""The report as one self-contained HTML page, which loads nothing from the network."""
 
 __all__ = ["Token", "render_page", "tokens_of"]
 
@@ -17,7 +17,7 @@ from dpo.inspection.statistics import Statistics
 from dpo.inspection.tables import sections
 
 NUM_TOKENS = 600
-"""Tokens of the shown pair's parts: a page is to be read."""
+"""Largest number of tokens to show for each part of the example pair."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +32,9 @@ class Token:
 
 
 def tokens_of(pair: dict[str, Any], tokenizer: Tokenizer) -> dict[str, list[Token]]:
-    """A prepared pair as what the model sees, by part that there is. Beyond NUM_TOKENS a part's beginning is left out.
+    """Return the tokens of a prepared pair, by part. Of parts longer than NUM_TOKENS, only the end is returned.
 
-    A character that takes several tokens stands with the last of them.
+    If a character consists of several tokens, its text is that of the last one.
     """
     shown = {}
     for part in ("prompt", "chosen", "rejected"):
@@ -57,13 +57,13 @@ def tokens_of(pair: dict[str, Any], tokenizer: Tokenizer) -> dict[str, list[Toke
 def render_page(
     statistics: Statistics, *, title: str, tokens: dict[str, list[Token]], failures: Sequence[str] = ()
 ) -> str:
-    """The page as HTML, about 5 MB of which are Plotly.
+    """Render the page as HTML. About 5 MB of it are Plotly.
 
     Args:
-        statistics: What to show.
-        title: What was inspected.
-        tokens: One pair as tokens, by part.
-        failures: Thresholds that were crossed.
+        statistics: The statistics to show.
+        title: Names of the inspected sources, or the prepared folder.
+        tokens: Tokens of one pair, by part.
+        failures: Messages about measures above their thresholds.
     """
     from plotly.offline import get_plotlyjs
 
@@ -81,6 +81,6 @@ def render_page(
         sections=[(heading, rows) for heading, rows in sections(statistics) if rows],
         tokens=tokens,
         failures=failures,
-        data=json.dumps(statistics.as_json()).replace("<", "\\u003c"),  # or a name could end the script element
+        data=json.dumps(statistics.as_json()).replace("<", "\\u003c"),  # otherwise a name could end the script element
         plotly=get_plotlyjs(),
     )

@@ -1,4 +1,4 @@
-"""The page's plots, as Plotly figures."""
+"""The plots of the page, as Plotly figures."""
 
 __all__ = ["plots"]
 
@@ -21,17 +21,19 @@ NUM_BINS = 60
 
 
 def plots(statistics: Statistics) -> dict[str, go.Figure]:
-    """Figures by the id of their place on the page. What has nothing to show is left out."""
+    """Return the figures by their id on the page. Figures without data are left out."""
     figures = {"waterfall": waterfall(statistics), "lengths": lengths(statistics), "kept_at": kept_at(statistics)}
     if statistics.length_bias.differences:
-        figures["differences"] = histogram(statistics.length_bias.differences, "tokens of chosen less rejected", BLUE)
+        figures["differences"] = histogram(
+            statistics.length_bias.differences, "tokens of chosen minus tokens of rejected", BLUE
+        )
     if statistics.score_margins:
-        figures["margins"] = histogram(statistics.score_margins, "score of chosen less rejected", GREEN)
+        figures["margins"] = histogram(statistics.score_margins, "score of chosen minus score of rejected", GREEN)
     return figures
 
 
 def waterfall(statistics: Statistics) -> go.Figure:
-    """From all rows down to the kept ones, one step a reason."""
+    """Plot the steps from all rows to the kept ones, with one step for each reason."""
     total = statistics.report.total()
     dropped = total.dropped.most_common()
     figure = go.Figure(
@@ -49,7 +51,7 @@ def waterfall(statistics: Statistics) -> go.Figure:
 
 
 def lengths(statistics: Statistics) -> go.Figure:
-    """How long prompts, answers and whole pairs are, with the bound in force."""
+    """Plot the lengths of prompts, answers and whole pairs, with the current max_length."""
     figure = go.Figure()
     nouns = f"{statistics.report.noun}s"
     for part, colour in (("prompt", GREY), ("chosen", GREEN), ("rejected", ORANGE), ("whole", BLUE)):
@@ -59,10 +61,11 @@ def lengths(statistics: Statistics) -> go.Figure:
             x=[length for length, _ in counts], y=[count for _, count in counts], name=part, line={"color": colour}
         )
     figure.add_vline(x=statistics.max_length, line_dash="dash", annotation_text=f"max_length {statistics.max_length:,}")
-    return figure.update_layout(**LAYOUT, xaxis_title="tokens, in steps of 16", yaxis_title=nouns)
+    return figure.update_layout(**LAYOUT, xaxis_title="tokens, rounded up to a multiple of 16", yaxis_title=nouns)
 
 
 def kept_at(statistics: Statistics) -> go.Figure:
+    """Plot the number of pairs that different values of max_length would keep."""
     kept = statistics.kept_at()
     colours = [ORANGE if bound == statistics.max_length else BLUE for bound in kept]
     figure = go.Figure(go.Bar(x=[f"{bound:,}" for bound in kept], y=list(kept.values()), marker_color=colours))
@@ -71,7 +74,7 @@ def kept_at(statistics: Statistics) -> go.Figure:
 
 
 def histogram(counts: Counter[int] | Counter[float], title: str, colour: str) -> go.Figure:
-    """Bars of what was counted, binned here, so that the page has one number a bar however many pairs there are."""
+    """Plot a histogram. It is binned here, so that the page contains one number for each bar and not for each pair."""
     bins = binned(counts)
     width = (max(counts) - min(counts)) / NUM_BINS or 1.0
     figure = go.Figure(go.Bar(x=list(bins), y=list(bins.values()), width=width, marker_color=colour))
@@ -80,7 +83,7 @@ def histogram(counts: Counter[int] | Counter[float], title: str, colour: str) ->
 
 
 def binned(counts: Mapping[int, int] | Mapping[float, int]) -> dict[float, int]:
-    """Counts by the middle of equal bins between the smallest and the largest value."""
+    """Return counts by the centre of equally wide bins between the smallest and the largest value."""
     low, high = min(counts), max(counts)
     width = (high - low) / NUM_BINS or 1.0
     bins: Counter[float] = Counter()

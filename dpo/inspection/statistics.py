@@ -1,4 +1,4 @@
-"""The figures of a preparation: its account, and what was seen of the pairs it kept."""
+"""The statistics of prepared data: its data report, and measures of the kept pairs."""
 
 __all__ = ["Finding", "LengthBias", "Repeats", "Statistics", "quantile"]
 
@@ -9,12 +9,12 @@ from typing import Any
 from dpo.data.report import DataReport
 
 BOUNDS = (256, 512, 1024, 2048, 4096, 8192, 16384)
-"""Lengths in tokens for which the report says what --max_length would keep."""
+"""Values of --max_length, in tokens, for which the number of kept pairs is shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A row that a reader should look at."""
+    """A row that the user should check."""
 
     kind: str
     source: str
@@ -30,18 +30,20 @@ class Finding:
 
 @dataclass(kw_only=True)
 class LengthBias:
-    """How much the length of its answers, in tokens, tells of which one a pair prefers."""
+    """How well the length of the answers, in tokens, predicts which one is chosen."""
 
     longer: int = 0
-    """Pairs whose chosen answer is the longer one."""
+    """Number of pairs whose chosen answer is the longer one."""
     equal: int = 0
+    """Number of pairs whose answers have the same length."""
     shorter: int = 0
+    """Number of pairs whose chosen answer is the shorter one."""
     differences: Counter[int] = field(default_factory=Counter)
-    """Pairs by length of chosen less that of rejected."""
+    """Number of pairs by length of chosen minus length of rejected."""
 
     @property
     def accuracy(self) -> float:
-        """Of a judge that takes the longer answer for the better one, and tosses a coin where both are equal."""
+        """Accuracy of the rule that the longer answer is the better one. Answers of equal length count one half."""
         total = self.longer + self.equal + self.shorter
         return (self.longer + self.equal / 2) / total if total else 0.0
 
@@ -54,19 +56,19 @@ class LengthBias:
 
 @dataclass(kw_only=True)
 class Repeats:
-    """Pairs that repeat an earlier one."""
+    """Number of pairs that repeat an earlier pair."""
 
     within: int = 0
-    """Of the same source."""
+    """The earlier pair is from the same source."""
     across: int = 0
-    """Of another source."""
+    """The earlier pair is from another source."""
 
 
 @dataclass(kw_only=True)
 class Statistics:
-    """Everything the page shows. Lengths are in tokens; pairs are the kept ones, training and evaluation together.
+    """All statistics of the page. Lengths are in tokens. Pairs are the kept ones, training and held-out pairs together.
 
-    In stage sft a pair has one answer, and what compares two is empty.
+    In stage sft a pair has one answer, and the statistics that compare two answers are empty.
     """
 
     report: DataReport
@@ -74,37 +76,37 @@ class Statistics:
     pairs: int = 0
     length_bias: LengthBias = field(default_factory=LengthBias)
     score_margins: Counter[float] = field(default_factory=Counter)
-    """Pairs that have both scores, by the difference."""
+    """Number of pairs with both scores, by score of chosen minus score of rejected."""
     turns: Counter[int] = field(default_factory=Counter)
-    """Pairs by messages in the prompt, a system message apart."""
+    """Number of pairs by turns in the prompt, without a system message."""
     systems: int = 0
-    """Pairs with a system message."""
+    """Number of pairs with a system message."""
     scripts: Counter[str] = field(default_factory=Counter)
-    """Pairs by the script that most of their letters are of."""
+    """Number of pairs by the script of most of their letters."""
     duplicates: Repeats = field(default_factory=Repeats)
     near_duplicates: Repeats | None = None
-    """None where they were not looked for."""
+    """None if they were not searched for."""
     found: Counter[str] = field(default_factory=Counter)
-    """Kept pairs by what was found in them."""
+    """Number of kept pairs by the kind of finding."""
     findings: list[Finding] = field(default_factory=list)
-    """The first rows of each kind, dropped ones among them."""
+    """The first rows of each kind, including dropped rows."""
 
     @property
     def compares(self) -> bool:
-        """Whether there are two answers to compare; in stage sft there is one."""
+        """Whether a pair has two answers to compare. In stage sft it has one."""
         return self.report.stage == "dpo"
 
     def measures(self) -> dict[str, tuple[float, int]]:
-        """What a threshold can be set on: name -> (count, of how many).
+        """Return the measures that thresholds can limit: name -> (count, total).
 
-        A count has both the rows that were dropped for it and the pairs in which it still is. Rows that @FRACTION left
-        out were not looked at.
+        A count includes the rows that were dropped for this reason and the kept pairs in which it was found. The total
+        excludes rows that @FRACTION left out.
         """
         total = self.report.total()
         counts = Counter(total.dropped)
         for kind, count in self.found.items():
             counts[kind] += count
-        counts["leakage"] += 0  # shown also where there is none
+        counts["leakage"] += 0  # show it even if it is zero
         rows = total.rows - total.dropped["not_sampled"]
         measures: dict[str, tuple[float, int]] = {name: (count, rows) for name, count in counts.items()}
         if self.compares:
@@ -112,20 +114,24 @@ class Statistics:
         return measures
 
     def kept_at(self) -> dict[int, int]:
-        """Pairs that --max_length would keep, at each of BOUNDS and at the one in force.
+        """Return the number of pairs that --max_length would keep, for each of BOUNDS and for the current value.
 
-        Counted over all that were encoded. Other bounds and checks over all pairs are not applied.
+        All encoded pairs are counted. The other length limits, and the checks that compare pairs, are not applied.
         """
         whole = self.lengths("whole")
         kept = {bound: sum(count for length, count in whole.items() if length <= bound) for bound in BOUNDS}
         return dict(sorted((kept | {self.max_length: self.report.total().within_max_length}).items()))
 
     def lengths(self, part: str) -> Counter[int]:
-        """Encoded pairs by the length of prompt, chosen, rejected or whole, rounded up as the report does."""
+        """Return the number of encoded pairs by length of a part, rounded up as in the data report.
+
+        Args:
+            part: prompt, chosen, rejected or whole.
+        """
         return self.report.total().lengths.get(part, Counter())
 
     def as_json(self) -> dict[str, Any]:
-        """The figures, without the rows."""
+        """Return the statistics for JSON, without the list of rows."""
         return {
             "stage": self.report.stage,
             "account": {"total": self.report.total().counts(), "pairs": self.report.pairs}
@@ -152,7 +158,7 @@ class Statistics:
 
 
 def quantile(counts: Counter[int], share: float) -> int:
-    """The smallest value that at least this share of what was counted does not exceed; 0 of nothing."""
+    """Return the smallest value that at least this share of the counted values does not exceed; 0 if there are none."""
     wanted = share * counts.total()
     reached = 0
     for value in sorted(counts):

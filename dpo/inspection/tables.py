@@ -1,4 +1,4 @@
-"""The figures as tables for a terminal."""
+"""The statistics as tables for a terminal."""
 
 __all__ = ["tables"]
 
@@ -9,7 +9,7 @@ from dpo.inspection.statistics import Statistics, quantile
 
 
 def tables(statistics: Statistics) -> str:
-    """Everything that a reader would want to see without opening the page."""
+    """Return the data report and the most important statistics as text."""
     return "\n\n".join(
         [
             statistics.report.table(),
@@ -19,37 +19,39 @@ def tables(statistics: Statistics) -> str:
 
 
 def sections(statistics: Statistics) -> Iterable[tuple[Sequence[str], list[Sequence[str]]]]:
-    """(heading, rows) of every table after the account."""
+    """Yield (heading, rows) of every table after the data report."""
+    nouns = f"{statistics.report.noun}s"
+    labels = {"whole": "prompt + longer answer" if statistics.compares else "prompt + answer"}
     yield (
-        ("tokens", "median", "95%", "99%", "longest", "(rounded up to 16)"),
+        ("tokens", "median", "95%", "99%", "longest", "(rounded up to multiples of 16)"),
         [
-            (part, *(f"{quantile(lengths, share):,}" for share in (0.5, 0.95, 0.99, 1.0)))
+            (labels.get(part, part), *(f"{quantile(lengths, share):,}" for share in (0.5, 0.95, 0.99, 1.0)))
             for part in ("prompt", "chosen", "rejected", "whole")
             if (lengths := statistics.lengths(part))
         ],
     )
-    encoded, nouns = statistics.lengths("whole").total(), f"{statistics.report.noun}s"
+    encoded = statistics.lengths("whole").total()
     yield (
-        ("--max_length", "keeps", "of those encoded"),
+        ("--max_length", f"{nouns} kept", "share of encoded"),
         [
-            (f"{bound:,}" + (" *" if bound == statistics.max_length else ""), f"{kept:,}", share(kept, encoded))
+            (f"{bound:,}" + (" (current)" if bound == statistics.max_length else ""), f"{kept:,}", share(kept, encoded))
             for bound, kept in statistics.kept_at().items()
         ],
     )
     bias, pairs, scored = statistics.length_bias, statistics.pairs, statistics.score_margins.total()
     yield (
-        ("chosen is", "pairs", ""),
+        ("the chosen answer is", "pairs", "share"),
         [
             ("longer", f"{bias.longer:,}", share(bias.longer, pairs)),
-            ("as long", f"{bias.equal:,}", share(bias.equal, pairs)),
+            ("equally long", f"{bias.equal:,}", share(bias.equal, pairs)),
             ("shorter", f"{bias.shorter:,}", share(bias.shorter, pairs)),
-            ("'longer wins'", "", f"{bias.accuracy:.1%} right"),
+            ("accuracy of 'the longer answer wins'", "", f"{bias.accuracy:.1%}"),
         ]
         if statistics.compares
         else [],
     )
     yield (
-        ("found", "rows", ""),
+        (f"dropped, or found in kept {nouns}", "rows", "share"),
         [
             (name, f"{count:,.10g}", share(count, total))
             for name, (count, total) in sorted(statistics.measures().items())
@@ -57,9 +59,9 @@ def sections(statistics: Statistics) -> Iterable[tuple[Sequence[str], list[Seque
         ],
     )
     yield (
-        (f"{nouns} with", nouns, ""),
+        (f"{nouns} with", nouns, "share"),
         [
-            *counted("messages in the prompt: ", statistics.turns, pairs),
+            *counted("turns in the prompt: ", statistics.turns, pairs),
             *counted("script: ", statistics.scripts, pairs),
             ("a system message", f"{statistics.systems:,}", share(statistics.systems, pairs)),
             *([("both scores", f"{scored:,}", share(scored, pairs))] if statistics.compares else []),

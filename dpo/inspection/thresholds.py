@@ -1,4 +1,4 @@
-"""Thresholds over the measures of a preparation, so that an inspection can stand in CI: tie>5% leakage>0."""
+"""Thresholds on the measures of prepared data, such as tie>5% or leakage>0, so that an inspection can fail a CI job."""
 
 __all__ = ["Threshold", "check_stage", "parse_threshold", "reasons_of"]
 
@@ -16,7 +16,7 @@ FINDS = (
     *("boilerplate", "boundary_shift", "double_bos", "inverted", "leakage", "literal_in_text", "longer_wins"),
     *("conflict", "duplicate", "identical", "near_duplicate", "refusal", "tie"),
 )
-"""What is found in kept pairs."""
+"""Measures that are found in kept pairs."""
 REASONS = (
     *("above_prompt_limit", "above_source_limit", "above_weight", "below_margin", "contaminated", "empty_chosen"),
     *("empty_prompt", "empty_rejected", "invalid_text", "leaked_prompt", "length_balance", "low_score_ratio"),
@@ -24,29 +24,29 @@ REASONS = (
     *("prompt_not_prefix", "prompt_not_user", "prompt_too_long", "prompts_differ", "special_token_in_text"),
     *("target_too_long", "template_refused", "too_few_answers", "too_long", "tools", "unknown_role"),
 )
-"""What rows are dropped for beside, by the package's own code. An adapter's own reasons stand in its examples."""
+"""Other drop reasons of the package's own code. The reasons of an adapter are taken from its examples."""
 COMPARING = (
     *("below_margin", "conflict", "empty_rejected", "identical", "inverted", "length_balance", "longer_wins"),
     *("no_rejected", "tie"),
 )
-"""What is never found in stage sft, where there is no second answer."""
+"""Measures that need two answers. They are never found in stage sft."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
-    """What a measure must not be above."""
+    """A measure and the limit that it must not exceed."""
 
     text: str
     measure: str
     limit: Fraction
     is_share: bool
-    """Whether the limit is a share in [0, 1], else a count."""
+    """Whether the limit is a share in [0, 1] or a count."""
 
     def failure(self, measures: Mapping[str, tuple[float, int]]) -> str | None:
-        """Say by how much the measure is above the limit, if it is. A measure that is not there is 0.
+        """Return a message if the measure is above the limit, otherwise None. A missing measure counts as 0.
 
         Args:
-            measures: name -> (count, of how many), as Statistics.measures gives them.
+            measures: name -> (count, total), as returned by Statistics.measures.
         """
         count, total = measures.get(self.measure, (0, 0))
         bound = self.limit * total if self.is_share else self.limit
@@ -56,20 +56,20 @@ class Threshold:
 
 
 def reasons_of(adapters: Iterable[Adapter]) -> set[str]:
-    """What adapters' examples are dropped for."""
+    """Return the drop reasons in the examples of adapters."""
     outcomes = [outcome for adapter in adapters for _, expected in adapter.examples for outcome in expected]
     return {outcome.reason for outcome in outcomes if isinstance(outcome, Drop)}
 
 
 def parse_threshold(text: str, more_measures: Collection[str] = ()) -> Threshold:
-    """Read NAME>NUMBER or NAME>NUMBER%.
+    """Parse NAME>NUMBER or NAME>NUMBER%.
 
     Args:
-        text: As the user wrote it.
-        more_measures: Reasons beside those of the package's own code, which adapters have.
+        text: The threshold as the user wrote it.
+        more_measures: Additional reasons, from adapters.
 
     Raises:
-        ConfigError: it is neither, or there is no such measure.
+        ConfigError: if the text has another form, or the measure is unknown.
     """
     found = re.fullmatch(r"(\w+)>(\d+(?:\.\d+)?)(%?)", text.replace(" ", ""))
     if not found:
@@ -83,14 +83,14 @@ def parse_threshold(text: str, more_measures: Collection[str] = ()) -> Threshold
 
 
 def check_stage(thresholds: Iterable[Threshold], stage: Stage) -> None:
-    """Refuse thresholds that nothing could ever be above.
+    """Check that every threshold can be exceeded in the stage.
 
     Raises:
-        ConfigError: one is about a second answer, in stage sft.
+        ConfigError: if a threshold needs two answers and the stage is sft.
     """
     for threshold in thresholds if stage == "sft" else ():
         if threshold.measure in COMPARING:
             raise ConfigError(
-                f"--fail-on {threshold.text}: {threshold.measure} is about the two answers of a pair, and --stage sft "
-                "takes one.\n  Leave it out."
+                f"--fail-on {threshold.text}: {threshold.measure} is about the two answers of a pair, but --stage sft "
+                "uses only one.\n  Leave it out."
             )

@@ -1,4 +1,4 @@
-"""The page in a real browser, with its network cut off."""
+"""Tests of the inspection page in a real browser without a network."""
 
 import json
 import shutil
@@ -46,13 +46,13 @@ def page(browser: webdriver.Chrome, chatml_folder: Path, tmp_path: Path, capsys)
     assert code == 3
     assert "tie>1%: 4 of 340, 1.18%" in capsys.readouterr().err
     browser.get(file.as_uri())
-    # On a busy machine the driver answers from the page before: wait for this document, wholly read.
+    # On a busy machine the driver can still show the previous page, so wait until this document is complete.
     loaded = "return document.URL === arguments[0] && document.readyState === 'complete'"
     WebDriverWait(browser, 60).until(lambda driver: driver.execute_script(loaded, file.as_uri()))
     return browser
 
 
-def test_the_page_shows_the_account_and_draws_its_plots_without_an_error(page: webdriver.Chrome) -> None:
+def test_the_page_shows_the_data_report_and_plots_without_an_error(page: webdriver.Chrome) -> None:
     assert [entry for entry in page.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
     assert page.find_element(By.ID, "total").text.split()[:3] == ["total", "340", "331"]
     figures = json.loads(page.find_element(By.ID, "statistics").get_attribute("textContent") or "")
@@ -67,7 +67,7 @@ def test_the_page_shows_the_account_and_draws_its_plots_without_an_error(page: w
     assert shown == f"{figures['length_bias']['accuracy']:.1%}"
 
 
-def test_a_click_sorts_the_rows_and_another_turns_them(page: webdriver.Chrome) -> None:
+def test_a_click_sorts_the_rows_and_a_second_click_reverses_the_order(page: webdriver.Chrome) -> None:
     def column(number: int) -> list[str]:
         return [cell.text for cell in page.find_elements(By.CSS_SELECTOR, f"#rows td:nth-child({number})")]
 
@@ -81,7 +81,7 @@ def test_a_click_sorts_the_rows_and_another_turns_them(page: webdriver.Chrome) -
     assert column(1) == sorted(column(1))
 
 
-def test_the_shown_pair_ends_each_answer_in_its_end_token(page: webdriver.Chrome) -> None:
+def test_each_answer_of_the_shown_pair_ends_in_its_end_token(page: webdriver.Chrome) -> None:
     for part in ("chosen", "rejected"):
         tokens = page.find_elements(By.CSS_SELECTOR, f"#tokens_{part} span")
         assert [token for token in tokens if "end" in token.get_attribute("class")] == tokens[-1:]

@@ -1,4 +1,4 @@
-"""The figures, beside a few lines that work them out another way."""
+"""Tests of dpo.inspection.statistics and collection, with an independent calculation of some numbers."""
 
 from collections import Counter
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_ties_and_length_bias_of_the_sample_rows(inspect, chatml_folder: Path) -
     assert statistics.score_margins == Counter(margins) and margins
 
 
-def test_a_planted_find_of_each_kind_is_counted_once(inspect, write_rows: WriteRows) -> None:
+def test_a_planted_finding_of_each_kind_is_counted_once(inspect, write_rows: WriteRows) -> None:
     long = "the quick brown fox jumps over the lazy dog while nine old men play chess in the park"
     rows = [
         row("one gas?"),
@@ -86,7 +86,7 @@ def test_a_planted_find_of_each_kind_is_counted_once(inspect, write_rows: WriteR
     assert next(finding.row for finding in statistics.findings if finding.kind == "longest") in (4, 5)
 
 
-def test_of_answers_alone_what_applies_is_counted(inspect, write_rows: WriteRows) -> None:
+def test_in_stage_sft_only_measures_of_one_answer_are_counted(inspect, write_rows: WriteRows) -> None:
     rows = [
         row("one gas?"),
         row("one gas?", rejected="Iron."),
@@ -106,50 +106,50 @@ def test_of_answers_alone_what_applies_is_counted(inspect, write_rows: WriteRows
     assert "length_difference" not in {finding.kind for finding in statistics.findings}
 
 
-def test_what_was_dropped_for_it_counts_as_much_as_what_was_found(inspect, write_rows: WriteRows) -> None:
+def test_a_measure_counts_dropped_rows_and_findings(inspect, write_rows: WriteRows) -> None:
     spec = f"triplets={write_rows([row('a'), row('a'), row('b'), row('b')])}"
     for values in ({}, {"drop_duplicates": "exact"}):
         assert inspect(spec, **values).measures()["duplicate"] == (2, 4)
 
 
-def test_what_is_in_both_splits_is_leaked_and_no_duplicate(inspect, write_rows: WriteRows) -> None:
+def test_a_prompt_in_both_splits_is_leakage_and_not_a_duplicate(inspect, write_rows: WriteRows) -> None:
     spec = f"triplets={write_rows([row('a'), row('b')])}"
     held_out = f"triplets={write_rows([row('a'), row('c')], 'eval.jsonl')}"
     assert inspect(spec, eval_datasets=[held_out]).found == {"leakage": 1}
 
 
-def test_identical_pairs_that_were_kept_are_found(inspect, write_rows: WriteRows) -> None:
+def test_kept_pairs_with_identical_answers_are_found(inspect, write_rows: WriteRows) -> None:
     spec = f"triplets={write_rows([row('a', 'same', 'same'), row('b')])}"
     assert inspect(spec, keep_identical=True).found == {"identical": 1}
 
 
-def test_rows_that_were_not_sampled_are_in_no_share(inspect) -> None:
+def test_rows_that_were_not_sampled_are_not_in_the_total(inspect) -> None:
     statistics = inspect(f"{ULTRAFEEDBACK}@0.2", max_length=4000)
     left_out = statistics.report.total().dropped["not_sampled"]
     assert left_out > 90
     assert {total for name, (_, total) in statistics.measures().items() if name != "longer_wins"} == {125 - left_out}
 
 
-def test_a_pair_in_a_conflict_is_nearly_repeated_too(inspect, write_rows: WriteRows) -> None:
+def test_a_pair_in_a_conflict_can_have_a_near_duplicate_too(inspect, write_rows: WriteRows) -> None:
     rows = [row("two plus two?", "4", "5"), row("two  PLUS two?", "4", "5"), row("two plus two?", "5", "4")]
     found = inspect(f"triplets={write_rows(rows)}").found
     assert found == {"conflict": 2, "near_duplicate": 1}
 
 
-def test_repeats_within_a_source_and_across(inspect, write_rows: WriteRows) -> None:
+def test_duplicates_within_a_source_and_across_sources_are_counted(inspect, write_rows: WriteRows) -> None:
     first = f"triplets={write_rows([row('a'), row('a'), row('b')], 'first.jsonl')}"
     second = f"triplets={write_rows([row('b'), row('c')], 'second.jsonl')}"
     assert inspect(first, second).duplicates == Repeats(within=1, across=1)
 
 
-def test_other_bounds_would_keep_what_a_run_with_them_keeps(inspect) -> None:
+def test_kept_at_equals_the_kept_pairs_of_runs_with_these_limits(inspect) -> None:
     kept_at = inspect(ULTRAFEEDBACK, max_length=315).kept_at()
     for bound in (256, 315, 512):
         assert inspect(ULTRAFEEDBACK, max_length=bound).report.total().kept == kept_at[bound]
     assert kept_at[256] < kept_at[315] < kept_at[512]
 
 
-def test_turns_systems_and_scripts(inspect, write_rows: WriteRows) -> None:
+def test_turns_system_messages_and_scripts_are_counted(inspect, write_rows: WriteRows) -> None:
     turn = {"role": "user", "content": "Which gas?"}
     system = {"role": "system", "content": "Be brief."}
     answer = {"role": "assistant", "content": "Neon."}

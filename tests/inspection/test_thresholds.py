@@ -1,4 +1,4 @@
-"""NAME>LIMIT."""
+"""Tests of dpo.inspection.thresholds: NAME>NUMBER and NAME>NUMBER%."""
 
 import re
 from dataclasses import replace
@@ -15,7 +15,7 @@ MEASURES = {"share": (7, 1000), "tie": (26, 201), "too_few_answers": (1, 201), "
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("tie>5%", "tie>5%: 26 of 201, 12.94%"),
         ("tie>26", None),
@@ -29,17 +29,17 @@ MEASURES = {"share": (7, 1000), "tie": (26, 201), "too_few_answers": (1, 201), "
         ("longer_wins>60%", "longer_wins>60%: 120.5 of 200, 60.25%"),
     ],
 )
-def test_a_limit_is_a_count_or_a_share_and_inclusive(text: str, said: str | None):
-    assert parse_threshold(text, {"share"}).failure(MEASURES) == said
+def test_a_limit_is_a_count_or_a_share_and_inclusive(text: str, message: str | None):
+    assert parse_threshold(text, {"share"}).failure(MEASURES) == message
 
 
 @pytest.mark.parametrize("text", ["tie", "tie>", "tie>5%%", "tie<5", "tie>=5", ">5", "tie>-1", "tie>five"])
-def test_what_is_no_threshold_is_a_user_error(text: str):
+def test_a_text_that_is_not_a_threshold_is_an_error(text: str):
     with pytest.raises(ConfigError, match="NAME>NUMBER"):
         parse_threshold(text)
 
 
-def test_a_measure_that_is_not_there_is_a_user_error_with_a_guess():
+def test_an_unknown_measure_is_an_error_with_a_suggestion():
     with pytest.raises(ConfigError, match="unknown measure 'duplicates'\\. Did you mean duplicate"):
         parse_threshold("duplicates>0")
 
@@ -52,7 +52,7 @@ def test_the_reasons_of_an_adapter_s_examples_are_measures():
         parse_threshold("outvoted>0", reasons_of([nectar]))
 
 
-def test_every_reason_that_the_readme_names_is_a_measure():
+def test_every_reason_in_the_readme_is_a_measure():
     table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| reason | what it means |")[2]
     cells = [line.split("|")[1] for line in table.partition("\n\n")[0].splitlines()[1:]]
     reasons = [reason for cell in cells for reason in re.findall(r"`(\w+)`", cell)]
