@@ -52,9 +52,10 @@ def test_the_reasons_of_an_adapter_s_examples_are_measures():
         parse_threshold("outvoted>0", reasons_of([nectar]))
 
 
-def test_every_reason_in_the_readme_is_a_measure():
-    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| reason | what it means |")[2]
-    cells = [line.split("|")[1] for line in table.partition("\n\n")[0].splitlines()[1:]]
+def test_every_reason_in_the_documentation_is_a_measure():
+    page = (ROOT / "docs" / "reference" / "reasons.md").read_text(encoding="utf-8")
+    of_inspect = page.partition("## Reasons of dpo generate")[0]
+    cells = [line.split("|")[1] for line in of_inspect.splitlines() if line.startswith("| `")]
     reasons = [reason for cell in cells for reason in re.findall(r"`(\w+)`", cell)]
     assert len(reasons) > 30
     for reason in reasons:
