@@ -1,4 +1,4 @@
-"""What tests build again and again: tiny tokenizers, messages, pairs, configurations."""
+"""Builders for tests: tiny tokenizers, messages, pairs, configurations and models."""
 
 import json
 import os
@@ -31,12 +31,12 @@ SENTENCES = [
     "Q: Which gas?\n\nA: Neon.\n\nA:Neon A:Neon A:Neon",
 ] * 4
 
-# As Llama 3 and Qwen split: words with what stands before them, and line breaks together.
+# The split of Llama 3 and Qwen: a word together with the character before it, and consecutive line breaks together.
 WORDS = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 
 def train_byte_level(special_tokens: Sequence[str]) -> tokenizers.Tokenizer:
-    r"""Byte-level BPE: special tokens first, then 256 bytes, then merges, "\n\n" among them."""
+    r"""Train a byte-level BPE: special tokens first, then 256 bytes, then merges, which include "\n\n"."""
     return tokenizers.Tokenizer.from_str(trained_byte_level(tuple(special_tokens)))
 
 
@@ -58,7 +58,7 @@ def trained_byte_level(special_tokens: tuple[str, ...]) -> str:
 
 
 def train_sentencepiece() -> tokenizers.Tokenizer:
-    """BPE with SentencePiece's conventions: ▁ for a space, one more in front, single bytes for what is unknown."""
+    """Train a BPE with SentencePiece's conventions: ▁ for a space, one more in front, bytes for unknown characters."""
     backend = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
@@ -76,14 +76,14 @@ def train_sentencepiece() -> tokenizers.Tokenizer:
 
 
 def put_first(backend: tokenizers.Tokenizer, bos: str) -> None:
-    """Make a tokenizer write a BOS token before every text."""
+    """Make a tokenizer add a BOS token before every text."""
     backend.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, backend.token_to_id(bos))]
     )
 
 
 def save_tokenizer(folder: Path, backend: tokenizers.Tokenizer, **config: Any) -> Path:
-    """Write the two files of a model's folder that hold its tokenizer."""
+    """Write the two tokenizer files of a model folder."""
     folder.mkdir(parents=True, exist_ok=True)
     backend.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"} | config))
@@ -105,17 +105,17 @@ def assistant(content: str) -> Message:
 def pair(
     prompt: str = "Name a noble gas.", chosen: str = "Neon.", rejected: str = "Oxygen.", **more: Any
 ) -> Preference:
-    """A pair whose prompt is one user turn."""
+    """Build a pair whose prompt is one user turn."""
     return Preference(prompt=(user(prompt),), chosen=chosen, rejected=rejected, **more)
 
 
 def instruction(prompt: str = "Name a noble gas.", answer: str = "Neon.", **more: Any) -> Preference:
-    """An instruction row whose prompt is one user turn."""
+    """Build an instruction row whose prompt is one user turn."""
     return Preference(prompt=(user(prompt),), chosen=answer, **more)
 
 
 def encoded(num_prompt: int, num_chosen: int, num_rejected: int) -> EncodedPair:
-    """A pair of so many tokens; an instruction row where the rejected answer has none."""
+    """Build an encoded pair by numbers of tokens, or an instruction row if the rejected answer has 0 tokens."""
     return EncodedPair(
         preference=pair() if num_rejected else instruction(),
         prompt_ids=[1] * num_prompt,
@@ -126,12 +126,12 @@ def encoded(num_prompt: int, num_chosen: int, num_rejected: int) -> EncodedPair:
 
 
 def located(folder: Path) -> LocatedModel:
-    """A model's folder, that holds its tokenizer too."""
+    """Build the location of a model whose tokenizer is in the same folder."""
     return LocatedModel(base=str(folder), tokenizer=str(folder))
 
 
 def put_on_hub(name: str, **revisions: Path) -> str:
-    """Put folders into the Hub's cache as the revisions of a repository, and return its name."""
+    """Copy folders into the Hub's local cache as revisions of a repository, and return its name."""
     cached = Path(os.environ["HF_HUB_CACHE"]) / f"models--{name.replace('/', '--')}"
     shutil.rmtree(cached, ignore_errors=True)
     for number, (revision, folder) in enumerate(revisions.items()):
@@ -146,8 +146,8 @@ def data_config(datasets: Sequence[str] = ("triplets",), **values: Any) -> DataC
 
 
 def save_tiny_llama(folder: Path, *, seed: int) -> Path:
-    """A random llama of 2 layers, 16 wide, with a chatml tokenizer: the same for every seed, and other weights."""
-    import torch  # here, since the data's tests do without
+    """Save a random Llama with 2 layers of width 16 and a chatml tokenizer. Only the weights depend on the seed."""
+    import torch  # imported here, because the tests of the data pipeline do not need it
     from transformers import LlamaConfig, LlamaForCausalLM
 
     backend = train_byte_level(CHATML)
@@ -163,7 +163,7 @@ def save_tiny_llama(folder: Path, *, seed: int) -> Path:
         max_position_embeddings=512,
     )
     model = LlamaForCausalLM(config)
-    with torch.no_grad():  # large enough that attention looks somewhere, and no two answers are alike
+    with torch.no_grad():  # large weights, so that attention is not uniform and answers differ
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(std=0.3)

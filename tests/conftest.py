@@ -1,4 +1,4 @@
-"""Tiny models and tokenizers, rows, the real launchers, and a cache and a Hub of the tests' own, never the user's."""
+"""Fixtures: tiny models and tokenizers, rows, the real launchers, and caches that are separate from the user's."""
 
 import atexit
 import json
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Before any library of the Hub is imported: each of them reads these once.
+# Set these variables before the libraries of the Hub are imported, because each library reads them only once.
 HUB = tempfile.mkdtemp(prefix="dpo-tests-hub-")
 atexit.register(shutil.rmtree, HUB, ignore_errors=True)
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": HUB, "HF_HUB_CACHE": f"{HUB}/hub", "HF_DATASETS_CACHE": f"{HUB}/sets"}
@@ -45,7 +45,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def write_rows(tmp_path: Path) -> WriteRows:
-    """Writes rows as a JSONL file into the test's folder."""
+    """Function that writes rows to a JSONL file in the test's folder."""
 
     def write(rows: list[Any], name: str = "rows.jsonl") -> Path:
         file = tmp_path / name
@@ -57,13 +57,13 @@ def write_rows(tmp_path: Path) -> WriteRows:
 
 @pytest.fixture(scope="session")
 def chatml_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Qwen-like: chatml's control tokens, no BOS, no template of its own."""
+    """A Qwen-like tokenizer: chatml's control tokens, no BOS, no chat template."""
     return save_tokenizer(tmp_path_factory.mktemp("chatml"), train_byte_level(CHATML), eos_token="<|im_end|>")
 
 
 @pytest.fixture(scope="session")
 def bos_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Llama-like: BOS before every text, no chatml tokens; its own template writes BOS itself."""
+    """A Llama-like tokenizer: BOS before every text, no chatml tokens, a chat template that writes BOS."""
     backend = train_byte_level(["<s>", "</s>"])
     put_first(backend, "<s>")
     return save_tokenizer(
@@ -78,7 +78,7 @@ def bos_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def llama3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Llama-3-like: its control tokens, and BOS before every text."""
+    """A Llama-3-like tokenizer: Llama 3's control tokens, and BOS before every text."""
     backend = train_byte_level(LLAMA3)
     put_first(backend, "<|begin_of_text|>")
     folder = tmp_path_factory.mktemp("llama3")
@@ -87,7 +87,7 @@ def llama3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sentencepiece_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Mistral-like: a space in front of the first word, byte fallback, and BOS before every text."""
+    """A Mistral-like tokenizer: a space before the first word, byte fallback, and BOS before every text."""
     backend = train_sentencepiece()
     put_first(backend, "<s>")
     folder = tmp_path_factory.mktemp("sentencepiece")
@@ -96,12 +96,12 @@ def sentencepiece_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_llamas(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two models of one form with one tokenizer."""
+    """Two models with the same configuration and tokenizer, and different weights."""
     first, second = (save_tiny_llama(tmp_path_factory.mktemp("llama"), seed=seed) for seed in (0, 1))
     return first, second
 
 
-# Tokenizers are loaded anew for each test, since they may be given tokens.
+# Tokenizers are loaded again for each test, because tests may add tokens to them.
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ QUESTIONS = [f"What is {a} plus {b}?" for a in range(1, 7) for b in range(1, 5)]
 
 @pytest.fixture(scope="session")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 pairs as triplets: the bare sum over a padded one."""
+    """24 pairs as triplets. The chosen answer is the sum alone, the rejected one a padded sentence with it."""
     file = tmp_path_factory.mktemp("rows") / "sums.jsonl"
     triplets = [
         {"prompt": q, "chosen": f"{i}.", "rejected": f"Well, let me think about {q} I would say {i}."}
@@ -143,8 +143,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random llama of 2 layers, 32 wide, with a byte-level tokenizer that knows chatml's tokens and no template."""
-    import torch  # here, since the data's tests do without
+    """A random Llama with 2 layers of width 32, and a byte-level tokenizer with chatml's tokens and no template."""
+    import torch  # imported here, because the tests of the data pipeline do not need it
     from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, set_seed
 
     folder = tmp_path_factory.mktemp("tiny")
@@ -181,7 +181,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that the launched runs of a session share."""
+    """A cache that all launched runs of a test session share."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -190,7 +190,7 @@ Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def launch(session_cache: Path, tmp_path: Path) -> Launch:
-    """Runs main.py as a user would, under a launcher, in a process of its own; or a script that runs more than that."""
+    """Function that runs main.py, or another script, with a launcher in a separate process, as a user does."""
 
     def run(
         launcher: list[str], *flags: str, script: Path = ROOT / "main.py", **environment: str
