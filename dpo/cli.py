@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ended it, or what the command gives.
     """
     parser = FlagParser(
-        prog="python -m dpo",
+        prog="dpo",
         description="What stands before and behind training: deepspeed main.py --config runs/demo.yaml",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

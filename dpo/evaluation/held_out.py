@@ -74,7 +74,7 @@ def open_eval_split(config: DataConfig, tokenizer: Tokenizer) -> tuple[PreparedD
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(
             f"--prepared {folder}: {type(error).__name__}: {error}\n"
-            f"  Expected what `python -m dpo prepare --output {folder}` makes."
+            f"  Expected what `dpo prepare --output {folder}` makes."
         ) from error
     if prepared.report.stage != "dpo":
         raise DataError(

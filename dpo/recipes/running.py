@@ -63,7 +63,7 @@ def run_stages(
             again = " --overwrite" if overwrite or what_is_done(stage) else ""
             print(
                 f"error: stage '{stage.name}' ended with exit code {code}.\n"
-                f"  When that is mended, go on with: python -m dpo recipe {recipe.file} --from {stage.name}{again}",
+                f"  When that is mended, go on with: dpo recipe {recipe.file} --from {stage.name}{again}",
                 file=sys.stderr,
             )
             return code if code > 0 else 128 - code  # a signal's number, as shells give it
@@ -99,7 +99,7 @@ def find_finished(recipe: Recipe, stages: Sequence[Stage], *, overwrite: bool) -
         if not overwrite and changed is not None and not stage.overwrites and (left := done or rows_of(stage)):
             raise ConfigError(
                 f"{recipe.where(stage)}: {left} was made from what stage '{changed.name}' is about to make anew.\n"
-                f"  Make both anew, and what follows: python -m dpo recipe {recipe.file} --from {changed.name} "
+                f"  Make both anew, and what follows: dpo recipe {recipe.file} --from {changed.name} "
                 f"--overwrite\n  Or keep {stage.output} by another name, or begin behind '{changed.name}' with --from."
             )
         if done is None or overwrite or changed is not None:

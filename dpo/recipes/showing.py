@@ -47,7 +47,7 @@ def show_stages(recipe: Recipe, stages: Sequence[Stage], commands: StageCommands
             continue
         print(f"\n== {stage.name}: stage {number + 1} of {len(recipe.stages)} in {recipe.file}", flush=True)
         if not stage.trains:
-            print(f"would run: {shlex.join(['python', '-m', 'dpo', *command_argv(recipe, stage, commands)])}")
+            print(f"would run: {shlex.join(['dpo', *command_argv(recipe, stage, commands)])}")
             continue
         with recipe.naming(stage):
             show_run(argv, before=words[:number])

@@ -59,7 +59,7 @@ def check_command(recipe: Recipe, stage: Stage, commands: StageCommands, *, over
 
 def command_parser(commands: StageCommands, kind: str) -> FlagParser:
     """The parser of a command of `python -m dpo`."""
-    subparsers = FlagParser(prog="python -m dpo").add_subparsers()
+    subparsers = FlagParser(prog="dpo").add_subparsers()
     commands[kind].add_to(subparsers)
     parser: FlagParser = subparsers.choices[kind]
     return parser

@@ -75,7 +75,7 @@ def test_a_folder_of_answers_is_refused(prepared, chatml_tokenizer: Tokenizer) -
 
 
 def test_a_folder_that_holds_no_preparation_is_refused(chatml_tokenizer: Tokenizer, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="python -m dpo prepare"):
+    with pytest.raises(DataError, match="`dpo prepare --output"):
         load_held_out(DataConfig(prepared=str(tmp_path)), chatml_tokenizer, limit=None, progress=False)
 
 

@@ -155,7 +155,7 @@ def test_the_first_stage_that_fails_ends_it_with_its_exit_code_and_the_way_to_go
     assert "the source contains no rows" in said.err
     assert (
         "error: stage 'again' ended with exit code 2.\n"
-        f"  When that is mended, go on with: python -m dpo recipe {file} --from again\n"
+        f"  When that is mended, go on with: dpo recipe {file} --from again\n"
     ) in said.err
 
 
@@ -344,7 +344,7 @@ class TestStagesThatReadWhatIsMadeAnew:
         assert (
             f"stage '{stage}': {marks[-1]} was made from what stage '{changed}' is about to make anew.\n"
             "  Make both anew, and what follows: "
-            f"python -m dpo recipe recipe.yaml --from {changed} --overwrite\n"
+            f"dpo recipe recipe.yaml --from {changed} --overwrite\n"
         ) in said.err
         assert all(Path(mark).is_file() for mark in marks)
 
@@ -392,4 +392,4 @@ class TestStagesThatReadWhatIsMadeAnew:
         assert main(["recipe", "recipe.yaml", "--only", "merge", "--overwrite"]) == 2
         said = capfd.readouterr().err
         assert "found no adapter_config.json in it" in said
-        assert "go on with: python -m dpo recipe recipe.yaml --from merge --overwrite\n" in said
+        assert "go on with: dpo recipe recipe.yaml --from merge --overwrite\n" in said

@@ -106,7 +106,7 @@ def evaluation_flags(flags: dict[str, Any], *, holds_out: bool) -> dict[str, Any
         if strategy not in (None, "no") or on_start or (steps is not None and strategy is None):
             raise ConfigError(
                 "evaluation is asked for, but nothing is held out.\n"
-                "  Pass --validation_split 0.05 or --eval_datasets ADAPTER=SOURCE, here or to `python -m dpo prepare`."
+                "  Pass --validation_split 0.05 or --eval_datasets ADAPTER=SOURCE, here or to `dpo prepare`."
             )
         return {}
     return {

@@ -32,7 +32,7 @@ def check_lora(config: TrainingFields) -> None:
     if config.located.adapter is not None:
         raise ConfigError(
             f"--lora_rank {config.lora_rank}: {config.model_name_or_path} is an adapter already.\n"
-            "  Leave --lora_rank out to go on training it, or merge it first: python -m dpo merge"
+            "  Leave --lora_rank out to go on training it, or merge it first: dpo merge"
         )
     if config.lora_rank < 1:
         raise ConfigError(f"--lora_rank {config.lora_rank}: expected at least 1")

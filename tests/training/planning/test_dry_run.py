@@ -169,7 +169,7 @@ class TestRecipes:
             f"== {name}: stage {number} of 3 in {tmp_path}/recipe.yaml"
             for number, name in enumerate(("dpo", "merge", "again"), 1)
         ]
-        assert "would run: python -m dpo merge --model" in said
+        assert "would run: dpo merge --model" in said
         assert said.count("stand-in") == 1
         assert f"stand-in: {tmp_path}/merged is not there yet: configuration and tokenizer of {tiny_model}" in said
         assert said.count("  24    24  none") == 4, "two stages, each with its source and the total"
