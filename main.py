@@ -1,4 +1,7 @@
-"""Train a model on preference pairs: `deepspeed main.py --config runs/demo.yaml`, or python, torchrun, accelerate."""
+"""Train a model on preference pairs.
+
+Start it with `deepspeed main.py --config runs/demo.yaml`, or with python, torchrun or `accelerate launch`.
+"""
 
 import sys
 

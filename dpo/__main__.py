@@ -1,4 +1,4 @@
-"""Entry of `python -m dpo`."""
+"""Entry point of `python -m dpo`, which is the same as the console script `dpo`."""
 
 import sys
 

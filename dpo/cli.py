@@ -1,4 +1,4 @@
-"""The commands: python -m dpo COMMAND. All start at once; those that use a model load torch when they run."""
+"""The command line: `dpo COMMAND`. Every command starts fast, because torch is loaded only when a model is needed."""
 
 __all__ = ["main"]
 
@@ -13,15 +13,18 @@ from dpo.flags import FlagParser, check_flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command.
+    """Run one command.
+
+    Args:
+        argv: The words after `dpo`. Default: those of this process.
 
     Returns:
-        The exit code: 0, 2 after a mistake of the user's, which is told on stderr, what a shell expects where a signal
-        ended it, or what the command gives.
+        The exit code: the command's own, where 0 is success; 2 after a user error, which is printed to stderr; or
+        128 plus the signal's number after a signal, as shells expect.
     """
     parser = FlagParser(
         prog="dpo",
-        description="What stands before and behind training: deepspeed main.py --config runs/demo.yaml",
+        description="Commands that run before and after training. To train: deepspeed main.py --config runs/demo.yaml",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (adapters, prepare, inspect, generate, merge, evaluate, recipe):
@@ -32,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = options.command(options) or 0
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # whoever read our output, such as head, has seen enough
+    except BrokenPipeError:  # the reader of stdout, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE  # as any program gives, and no verdict that was never shown
+        return 128 + signal.SIGPIPE  # not 0: the output was not shown in full
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT

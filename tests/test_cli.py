@@ -1,4 +1,4 @@
-"""The data commands."""
+"""The command line `dpo`: commands, help, exit codes and signals."""
 
 import dataclasses
 import os
@@ -23,6 +23,7 @@ def test_adapters_shows_name_columns_source_and_a_rendered_example_of_each(
     assert [line for line in shown.splitlines() if line and not line.startswith(" ")] == list(find_adapters())
     assert "  columns:  system, question, chosen, rejected\n" in shown
     assert "  source:   Intel/orca_dpo_pairs, split train\n" in shown
+    assert "  source:   no default: pass columns=SOURCE\n" in shown
     assert (
         "  prompt:\n"
         "    <|im_start|>system\n"
@@ -37,7 +38,7 @@ def test_adapters_shows_name_columns_source_and_a_rendered_example_of_each(
     ) in shown
 
 
-def test_an_instruction_adapter_shows_its_answer_and_no_worse_one() -> None:
+def test_an_instruction_adapter_shows_its_answer_and_no_rejected_one() -> None:
     assert describe(find_adapters()["open_orca"]).splitlines()[-8:] == [
         "  prompt:",
         "    <|im_start|>system",
@@ -53,12 +54,12 @@ def test_an_instruction_adapter_shows_its_answer_and_no_worse_one() -> None:
 def test_an_adapter_without_a_pair_among_its_examples_is_shown_without_one() -> None:
     adapter = find_adapters()["triplets"]
     dropped = dataclasses.replace(adapter, examples=(({"prompt": ""}, [Drop("empty_prompt")]),))
-    assert describe(dropped).splitlines()[-1] == "  row:      none of its examples gives a pair"
+    assert describe(dropped).splitlines()[-1] == "  row:      no example gives a pair"
     second = dataclasses.replace(adapter, examples=(*dropped.examples, *adapter.examples))
     assert describe(second) == describe(adapter)
 
 
-def test_an_unknown_command_exits_with_2_and_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_exits_with_2_and_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["adaptrs"]) == 2
     output = capsys.readouterr()
     assert output.out == ""
@@ -77,15 +78,16 @@ def test_a_missing_command_and_unknown_arguments_exit_with_2(
 
 
 def test_help_names_the_commands_and_the_way_to_train(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as caught:
         main(["--help"])
-    assert left.value.code == 0
+    assert caught.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith("usage: dpo [-h] COMMAND ...")
     assert "adapters list the adapters" in shown
     assert "main.py --config runs/demo.yaml" in shown
 
 
-def test_output_that_nobody_reads_is_no_success_and_no_traceback() -> None:
+def test_a_closed_output_gives_a_signal_s_exit_code_and_no_traceback() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as closed:
@@ -98,7 +100,7 @@ def interrupt(*args: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_an_interrupted_command_says_so_and_gives_what_a_shell_expects(
+def test_an_interrupted_command_prints_interrupted_and_exits_with_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("dpo.commands.adapters.describe", interrupt)
@@ -106,7 +108,7 @@ def test_an_interrupted_command_says_so_and_gives_what_a_shell_expects(
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_an_interrupted_run_says_how_to_go_on(
+def test_an_interrupted_run_says_how_to_resume(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("dpo.training.run.run", interrupt)

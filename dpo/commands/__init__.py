@@ -1,1 +1,1 @@
-"""What `python -m dpo` can do: one file a command, each with add_to(subparsers)."""
+"""The commands of `dpo`: one file per command, each with add_to(subparsers)."""

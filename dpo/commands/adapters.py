@@ -1,4 +1,4 @@
-"""python -m dpo adapters: what there is, or whether a new one keeps the contract."""
+"""`dpo adapters`: list the adapters, or check a new one against the adapter contract."""
 
 __all__ = ["add_to"]
 
@@ -18,8 +18,12 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "adapters", allow_abbrev=False, help="list the adapters: name, columns, default source and one rendered example"
     )
-    parser.add_argument("--adapter", type=Path, nargs="*", default=[], metavar="FILE", help="adapters elsewhere")
-    parser.add_argument("--check", type=Path, metavar="FILE", help="check the adapter of this file, and list none")
+    parser.add_argument(
+        "--adapter", type=Path, nargs="*", default=[], metavar="FILE", help="Python files with more adapters to list."
+    )
+    parser.add_argument(
+        "--check", type=Path, metavar="FILE", help="Check the adapter in this file instead of listing the adapters."
+    )
     parser.set_defaults(command=run, parser=parser)
 
 
@@ -31,33 +35,32 @@ def run(options: argparse.Namespace) -> None:
 
 
 def check(file: Path) -> None:
-    """Say that an adapter is right.
+    """Check an adapter against the contract, and print the result.
 
     Raises:
-        AdapterError: it is not, with everything that is wrong.
+        AdapterError: if the adapter breaks the contract. The message lists every problem.
     """
     from dpo.data.adapter_checks import NUM_MALFORMED_ROWS, check_adapter
 
     adapter = load_adapter(file)
-    if complaints := check_adapter(adapter):
-        raise AdapterError(f"{file}:\n" + "\n".join(f"- {complaint}" for complaint in complaints))
-    print(
-        f"{adapter.name}: {len(adapter.examples)} examples come true, {NUM_MALFORMED_ROWS} malformed rows were counted"
-    )
+    if problems := check_adapter(adapter):
+        raise AdapterError(f"{file}:\n" + "\n".join(f"- {problem}" for problem in problems))
+    print(f"{adapter.name}: {len(adapter.examples)} examples pass, {NUM_MALFORMED_ROWS} malformed rows were counted")
 
 
 def describe(adapter: Adapter) -> str:
-    """An adapter's name, columns and default source, and its first example that gives a pair, in chatml."""
+    """Describe an adapter: name, columns, default source, and its first example that gives a pair, in chatml."""
+    no_source = f"no default: pass {adapter.name}=SOURCE"
     lines = [
         adapter.name,
         f"  columns:  {', '.join(adapter.columns)}",
-        f"  source:   {f'{adapter.hub_id}, split {adapter.split}' if adapter.hub_id else 'a format: name the rows'}",
+        f"  source:   {f'{adapter.hub_id}, split {adapter.split}' if adapter.hub_id else no_source}",
     ]
     pairs = ((row, pair) for row, given in adapter.examples for pair in given if isinstance(pair, Preference))
     row, preference = next(pairs, ({}, None))
     if preference is None:
-        return "\n".join([*lines, "  row:      none of its examples gives a pair"])
-    from dpo.data.rendering.template import load_template  # jinja2, which --help need not wait for
+        return "\n".join([*lines, "  row:      no example gives a pair"])
+    from dpo.data.rendering.template import load_template  # a late import, since jinja2 would slow --help down
 
     template = load_template("chatml")
     prompt = template.render(preference.prompt, add_generation_prompt=True)

@@ -1,4 +1,4 @@
-"""python -m dpo generate: prompts in; pairs out whose rejected answer, or whose both answers, a model wrote."""
+"""`dpo generate`: read prompts, let a model write the rejected answer or both answers, and save the pairs."""
 
 __all__ = ["add_to", "check"]
 
@@ -18,17 +18,19 @@ from dpo.hub import check_model_name
 
 def add_to(commands: Any) -> None:
     parser = commands.add_parser(
-        "generate", allow_abbrev=False, help="have a model write the answers that pairs lack, for triplets=FILE"
+        "generate",
+        allow_abbrev=False,
+        help="let a model write answers for prompts, and save pairs for --datasets triplets=FILE",
     )
-    parser.add_argument("--model", required=True, help="Folder or Hub id, of a LoRA adapter too, or 'embedded'.")
+    parser.add_argument("--model", required=True, help="Folder or Hub id of a model or LoRA adapter, or 'embedded'.")
     parser.add_argument(
-        "--output", type=Path, required=True, help="File to make, .jsonl. One that was stopped goes on."
+        "--output", type=Path, required=True, help="The .jsonl file to write. If it is incomplete, the run resumes it."
     )
-    parser.add_argument("--overwrite", action="store_true", help="Begin the file anew.")
+    parser.add_argument("--overwrite", action="store_true", help="Start the file again from the first row.")
     parser.add_argument(
         "--template",
         default="model",
-        help="What renders the prompts: 'model' for the model's own, a name in templates/, or a path to a .jinja file. "
+        help="Template for the prompts: 'model' for the model's own, a name in templates/, or a path to a .jinja file. "
         "Default: model.",
     )
     add_fields(parser, DataConfig, "data", leave_out=DataConfig.model_fields.keys() - set(DATA_FLAGS) | {"template"})
@@ -36,35 +38,35 @@ def add_to(commands: Any) -> None:
     parser.set_defaults(command=run, parser=parser)
 
 
-def check(options: argparse.Namespace, *, coming: Collection[str] = ()) -> tuple[GenerationConfig, DataConfig]:
-    """Refuse what can be seen to be wrong without weights, a network and what is yet to be made.
+def check(options: argparse.Namespace, *, planned_outputs: Collection[str] = ()) -> tuple[GenerationConfig, DataConfig]:
+    """Check the command as far as possible without weights, a network and the outputs of earlier stages.
 
     Args:
-        options: The command's.
-        coming: Files and folders that are made before the command runs.
+        options: The flags of the command.
+        planned_outputs: Files and folders that earlier stages will make.
 
     Returns:
-        The flags of generation, and those of the data.
+        The generation flags and the data flags.
 
     Raises:
-        DPOError: naming the flag, the model or the source.
+        DPOError: if a flag, a model or a source is wrong. The message names it.
     """
-    from dpo.data.reading.source import check_sources  # here, so that --help need not wait for it
+    from dpo.data.reading.source import check_sources  # a late import, since it would slow --help down
 
     values = vars(options)
     config = GenerationConfig.from_flags({name: values[name] for name in GenerationConfig.model_fields})
     data = data_config(options)
     check_output(options.output)
     for name in (config.model, config.reward_model):
-        if name is not None and find_output(name, coming) is None:
+        if name is not None and find_output(name, planned_outputs) is None:
             check_model_name(name)
-    check_sources(data.datasets, tuple(map(Path, data.adapter)), coming)
+    check_sources(data.datasets, tuple(map(Path, data.adapter)), planned_outputs)
     return config, data
 
 
 def run(options: argparse.Namespace) -> None:
     config, data = check(options)
-    from dpo.generation.run import generate  # here, so that --help need not wait for pyarrow and tokenizers
+    from dpo.generation.run import generate  # a late import, since pyarrow and tokenizers would slow --help down
 
     done = generate(config, data, options.output, overwrite=options.overwrite)
     print(f"{done.report.table()}\n\n{options.output}: {done.report.pairs['written']:,} pairs")
@@ -76,10 +78,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def check_output(file: Path) -> None:
-    """Refuse a file that triplets=FILE would not read, or that cannot be made.
+    """Refuse a file that --datasets triplets=FILE cannot read, or that cannot be created.
 
     Raises:
-        ConfigError: saying what is expected.
+        ConfigError: if --output is such a file.
     """
     if file.suffix != ".jsonl" or file.is_dir():
         raise ConfigError(f"--output {file}: expected a file whose name ends in .jsonl")

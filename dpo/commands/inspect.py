@@ -1,4 +1,4 @@
-"""python -m dpo inspect: sources or a prepared folder in; tables, a page and, on request, a verdict out."""
+"""`dpo inspect`: show tables and an HTML page about sources or a prepared folder, and check thresholds."""
 
 __all__ = ["add_to"]
 
@@ -13,22 +13,22 @@ from dpo.flags import parse_bool
 from dpo.folders import check_folder
 
 ABOVE_THRESHOLD = 3
-"""The exit code where a measure is above its threshold. 2 is a mistake of the user's."""
+"""The exit code if a measure is above its threshold. Exit code 2 is a user error."""
 
 
 def add_to(commands: Any) -> None:
     parser = commands.add_parser(
-        "inspect", allow_abbrev=False, help="show what sources or a prepared folder are made of, and what is wrong"
+        "inspect", allow_abbrev=False, help="show statistics and problems of sources or of a prepared folder"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("report.html"), help="The page, a .html file. Default: report.html."
+        "--output", type=Path, default=Path("report.html"), help="The .html file to write. Default: report.html."
     )
     parser.add_argument(
         "--near_duplicates",
         type=parse_bool,
         default=True,
         metavar="BOOL",
-        help="Whether to look for them, about a millisecond and 6 KiB of memory a pair. Default: True.",
+        help="Look for near-duplicates. Takes about 1 ms and 6 KiB of memory per pair. Default: True.",
     )
     parser.add_argument(
         "--fail-on",
@@ -36,16 +36,16 @@ def add_to(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="NAME>LIMIT",
-        help=f"Exit with code {ABOVE_THRESHOLD} where a measure is above its limit, a count or a share of the rows "
-        "looked at: 'tie>5%%' 'leakage>0'. Every reason that rows are dropped for is a measure, and what is found in "
-        "kept pairs: both count.",
+        help=f"Exit with code {ABOVE_THRESHOLD} if a measure is above its limit: 'tie>5%%' 'leakage>0'. A measure is a "
+        "reason for dropped rows or a finding in kept pairs; a name that is both counts both. A limit is a count, or a "
+        "share of the rows that were looked at.",
     )
     add_data_flags(parser)
     parser.set_defaults(command=run, parser=parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    # Here, so that --help need not wait for pyarrow, tokenizers and Plotly.
+    # Late imports, since pyarrow, tokenizers and Plotly would slow --help down.
     from dpo.adapters import find_adapters
     from dpo.data.pipeline import open_prepared, prepare
     from dpo.inspection.collection import inspect_pairs
@@ -65,7 +65,10 @@ def run(options: argparse.Namespace) -> int:
     thresholds = [parse_threshold(text, measures) for text in options.fail_on]
     check_stage(thresholds, config.stage)
     if not options.near_duplicates and any(threshold.measure == "near_duplicate" for threshold in thresholds):
-        raise ConfigError("--fail-on near_duplicate: they are not looked for with --near_duplicates false.")
+        raise ConfigError(
+            "--fail-on near_duplicate: --near_duplicates false turns this measure off.\n"
+            "  Leave one of the two flags out."
+        )
     if config.prepared is None:
         prepared = prepare(config, tokenizer, progress=sys.stderr.isatty())
     statistics = inspect_pairs(prepared, near=options.near_duplicates)
@@ -76,8 +79,8 @@ def run(options: argparse.Namespace) -> int:
     page = render_page(statistics, title=title, tokens=tokens, failures=failures)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(page, encoding="utf-8")
-    more = f"the same with plots, one {prepared.report.noun} as tokens, and rows to look at"
-    print(f"{tables(statistics)}\n\n{options.output}: {more}")
+    content = f"the same tables, with plots, one {prepared.report.noun} as tokens, and example rows"
+    print(f"{tables(statistics)}\n\n{options.output}: {content}")
     if thresholds and not failures:
         print(f"within the thresholds: {' '.join(options.fail_on)}")
     if failures:

@@ -1,4 +1,4 @@
-"""python -m dpo prepare: sources in; a data set of token ids, the account of its rows and a manifest out."""
+"""`dpo prepare`: turn sources into a data set of token ids, with its data report and manifest."""
 
 __all__ = ["add_to"]
 
@@ -19,21 +19,21 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "prepare", allow_abbrev=False, help="turn sources into a data set that main.py --prepared trains on"
     )
-    parser.add_argument("--output", type=Path, required=True, help="Folder to make.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace the folder.")
+    parser.add_argument("--output", type=Path, required=True, help="Folder to create.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace the folder if `dpo prepare` made it earlier.")
     parser.add_argument(
         "--format",
         choices=FORMATS,
         default="arrow",
-        help="arrow has token ids and is what main.py reads; jsonl and parquet hold prompt, chosen, rejected as text, "
-        "with --stage sft prompt and chosen.",
+        help="arrow contains token ids, and main.py --prepared reads it. jsonl and parquet contain prompt, chosen and "
+        "rejected as text; with --stage sft, prompt and chosen.",
     )
     add_data_flags(parser, leave_out=("prepared",))
     parser.set_defaults(command=run, parser=parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    # Here, so that --help need not wait for pyarrow and tokenizers.
+    # Late imports, since pyarrow and tokenizers would slow --help down.
     from dpo.data.export import export
     from dpo.data.pipeline import prepare
 
@@ -47,10 +47,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that cannot be made, or that holds something else than a preparation to be replaced.
+    """Refuse a folder that cannot be created, or that exists and may not be replaced.
 
     Raises:
-        ConfigError: saying what is there.
+        ConfigError: if --output is such a folder.
     """
     from dpo.data.pipeline import MADE_BY_PREPARE
 
@@ -61,5 +61,5 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"--output {folder} exists.\n  Choose another folder, or pass --overwrite.")
     if folder.is_symlink() or not all((folder / name).is_file() for name in MADE_BY_PREPARE):
         raise ConfigError(
-            f"--overwrite: {folder} holds no preparation, and is left as it is.\n  Choose another folder."
+            f"--overwrite: {folder} was not made by `dpo prepare`, so it was not replaced.\n  Choose another folder."
         )

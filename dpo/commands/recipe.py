@@ -1,4 +1,4 @@
-"""python -m dpo recipe: the stages of a recipe in order, each in a process of its own."""
+"""`dpo recipe`: run the stages of a recipe in order, each in its own process."""
 
 __all__ = ["add_to"]
 
@@ -20,26 +20,29 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--launcher",
         default=shlex.quote(sys.executable),
-        help="What starts main.py: 'deepspeed --num_gpus 8'. Default: this Python.",
+        help="The command that starts main.py, such as 'deepspeed --num_gpus 8'. Default: this Python.",
     )
-    parser.add_argument("--from", dest="first", metavar="STAGE", help="Begin with this stage.")
-    parser.add_argument("--only", nargs="+", metavar="STAGE", help="Run these stages alone.")
-    parser.add_argument("--overwrite", action="store_true", help="Run stages again that are finished already.")
-    parser.add_argument("--dry_run", action="store_true", help="Say what each stage would do, and run none.")
-    parser.add_argument("--num_devices", type=int, help="Devices that --dry_run plans for. Default: 1.")
+    parser.add_argument("--from", dest="first", metavar="STAGE", help="Start with this stage.")
+    parser.add_argument("--only", nargs="+", metavar="STAGE", help="Run only these stages.")
+    parser.add_argument("--overwrite", action="store_true", help="Run finished stages again.")
+    parser.add_argument("--dry_run", action="store_true", help="Print what each stage would do, and run nothing.")
+    parser.add_argument("--num_devices", type=int, help="Number of devices that --dry_run plans for. Default: 1.")
     parser.set_defaults(command=run, parser=parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    environment = dict(os.environ)  # without what libraries set here on their import
-    # Here, so that --help need not wait for torch.
+    environment = dict(os.environ)  # copied before the imports below, which set variables
+    # Late imports, since torch would slow --help down.
     from dpo.recipes.running import chosen, find_finished, run_stages
     from dpo.recipes.showing import show_stages
 
     recipe = read_recipe(options.file)
     stages = chosen(recipe, options.first, options.only)
     if options.num_devices is not None and not options.dry_run:
-        raise ConfigError("--num_devices is for --dry_run: the launcher says how many devices a run has.")
+        raise ConfigError(
+            "--num_devices has no effect without --dry_run: the launcher sets the number of devices of a run.\n"
+            "  Leave it out, or pass --dry_run."
+        )
     finished = find_finished(recipe, stages, overwrite=options.overwrite)
     if options.dry_run:
         devices = [] if options.num_devices is None else ["--num_devices", str(options.num_devices)]

@@ -1,4 +1,4 @@
-"""The commands that a stage of a recipe may name, by recipe_file.COMMANDS."""
+"""The commands that can be stages of a recipe, by the names in recipe_file.COMMANDS."""
 
 __all__ = ["STAGE_COMMANDS"]
 

@@ -1,4 +1,4 @@
-"""Training: what main.py and `dpo train` do."""
+"""Training, as main.py and `dpo train` run it."""
 
 __all__ = ["PATIENCE_S", "main"]
 
@@ -12,11 +12,18 @@ from dpo.errors import DPOError
 from dpo.recipe_file import asks_for_dry_run
 
 PATIENCE_S = 10
-"""How long other ranks let the first one speak for them, before their exit makes the launcher end it."""
+"""How long the other ranks wait before they exit. Their exit makes the launcher stop rank 0, which prints the error."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run main.py's command line, and give its exit code."""
+    """Run the command line of main.py.
+
+    Args:
+        argv: The words after main.py.
+
+    Returns:
+        The exit code: 0, 2 after a user error, which is printed to stderr, or 130 after an interrupt.
+    """
     try:
         run(list(argv))
     except DPOError as error:
@@ -27,13 +34,14 @@ def main(argv: Sequence[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":
-            print("interrupted; --resume_from_checkpoint latest goes on from a checkpoint", file=sys.stderr, flush=True)
+            message = "interrupted. --resume_from_checkpoint latest resumes from the last complete checkpoint."
+            print(message, file=sys.stderr, flush=True)
         return 128 + signal.SIGINT
     return 0
 
 
 def run(argv: list[str]) -> None:
-    # Torch is imported here, since the processes that prepare rows import main.py, and do without.
+    # Torch is imported here because the processes that prepare rows import main.py too, and do not need torch.
     if asks_for_dry_run(argv):
         from dpo.commands.stages import STAGE_COMMANDS
         from dpo.recipes.showing import dry_run

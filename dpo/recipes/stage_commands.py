@@ -16,7 +16,7 @@ class StageCommand(Protocol):
     def add_to(self, commands: Any) -> None:
         """Add the command to argparse's subparsers."""
 
-    def check(self, options: argparse.Namespace, *, coming: Collection[str] = ()) -> Any:
+    def check(self, options: argparse.Namespace, *, planned_outputs: Collection[str] = ()) -> Any:
         """Refuse what can be seen to be wrong before earlier stages have made the files and folders in coming."""
 
 
@@ -54,7 +54,7 @@ def check_command(recipe: Recipe, stage: Stage, commands: StageCommands, *, over
     if overwrite and "overwrite" in options:
         options.overwrite = True
     with recipe.naming(stage):
-        commands[stage.kind].check(options, coming=recipe.outputs_before(stage))
+        commands[stage.kind].check(options, planned_outputs=recipe.outputs_before(stage))
 
 
 def command_parser(commands: StageCommands, kind: str) -> FlagParser:

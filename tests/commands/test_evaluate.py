@@ -1,4 +1,4 @@
-"""python -m dpo evaluate."""
+"""`dpo evaluate`."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from tests.builders import SAMPLES
 
 NECTAR = f"nectar={SAMPLES / 'nectar.jsonl'}"
 CHATML = ("--template", "chatml")
-"""For the tiny models, which bring no template."""
+"""For the tiny models, which have no chat template."""
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def evaluate(tiny_llamas: tuple[Path, Path], tmp_path: Path):
     return run
 
 
-def test_two_models_stand_side_by_side_on_tasks_and_pairs(evaluate, tiny_llamas, capsys) -> None:
+def test_two_models_are_compared_on_tasks_and_pairs(evaluate, tiny_llamas, capsys) -> None:
     first, second = map(str, tiny_llamas)
     flags = ("--tasks", "dpo_facts", "--pairs", NECTAR, *CHATML, "--reference", first, "--limit", "5")
     code, numbers, table = evaluate(*flags)
@@ -52,7 +52,9 @@ def test_two_models_stand_side_by_side_on_tasks_and_pairs(evaluate, tiny_llamas,
     assert (numbers["flags"]["pairs"], numbers["flags"]["dtype"]) == ([NECTAR], "float32")
     assert numbers["flags"]["template"] == "chatml"
     assert "parser" not in numbers["flags"]
-    assert table.endswith("\nThe first 5 questions of each task and pairs: for a look only.\n")
+    assert table.endswith(
+        "\nMeasured on the first 5 questions of each task and pairs only: a quick look, not a result.\n"
+    )
 
 
 def test_a_crash_in_the_second_model_leaves_the_first_ones_numbers(evaluate, tiny_llamas, monkeypatch, capsys) -> None:
@@ -69,25 +71,28 @@ def test_a_crash_in_the_second_model_leaves_the_first_ones_numbers(evaluate, tin
     assert capsys.readouterr().err.endswith("error: model: cannot be loaded\n")
     assert list(numbers["models"]) == [str(tiny_llamas[0])]
     assert "| pairs, accuracy by summed log p, no reference " in table
-    assert table.endswith("\nThe first 3 pairs: for a look only.\n")
+    assert table.endswith("\nMeasured on the first 3 pairs only: a quick look, not a result.\n")
 
 
 @pytest.mark.parametrize(
-    ("flags", "says"),
+    ("flags", "message"),
     [
         ((), "nothing to measure"),
-        (("--tasks", "dpo_facts", "--reference", "x"), "--reference is read with --pairs or --prepared alone"),
-        (("--tasks", "dpo_facts", *CHATML), "--template is read with --pairs or --prepared alone"),
-        (("--tasks", "dpo_facts", "--max_length", "7"), "--max_length is read with --pairs or --prepared alone"),
-        (("--pairs", NECTAR, "--apply_chat_template"), "--apply_chat_template is read with --suite or --tasks alone"),
-        (("--pairs", NECTAR, "--prepared", "x"), "--pairs and --prepared both say"),
-        (("--pairs", NECTAR, "--beta", "0.2"), "--reference, which they are against, is missing.\n  Pass --reference"),
+        (("--tasks", "dpo_facts", "--reference", "x"), "--reference has no effect without --pairs or --prepared"),
+        (("--tasks", "dpo_facts", *CHATML), "--template has no effect without --pairs or --prepared"),
+        (("--tasks", "dpo_facts", "--max_length", "7"), "--max_length has no effect without --pairs or --prepared"),
+        (
+            ("--pairs", NECTAR, "--apply_chat_template"),
+            "--apply_chat_template has no effect without --suite or --tasks",
+        ),
+        (("--pairs", NECTAR, "--prepared", "x"), "--pairs and --prepared both select the pairs"),
+        (("--pairs", NECTAR, "--beta", "0.2"), "which need a reference model.\n  Pass --reference"),
         (("--pairs", NECTAR, "--reference", "x", "--beta", "0"), "--beta 0: expected a number above 0\n"),
         (("--pairs", NECTAR, "--reference", "x", "--beta", "inf"), "--beta inf: expected a number above 0\n"),
         (("--pairs", "nectarine", *CHATML), "Did you mean nectar?"),
         (("--tasks", "no_such_task", "--models", "./none"), "model ./none: there is no such folder"),
         (("--pairs", NECTAR, "--limit", "0"), "expected a whole number above 0, found '0'"),
-        (("--pairs", NECTAR, "--models", "a", "b", "a"), "--models: a is named twice"),
+        (("--pairs", NECTAR, "--models", "a", "b", "a"), "--models: a is listed twice"),
         (("--pairs", NECTAR, "--output", "numbers.csv"), "expected a file that ends in .json"),
         (("--tasks", "dpo_facts", "--include_path", "nowhere"), "--include_path nowhere: there is no such folder"),
         (("--suite", "open_llm"), "invalid choice: 'open_llm'"),
@@ -95,20 +100,20 @@ def test_a_crash_in_the_second_model_leaves_the_first_ones_numbers(evaluate, tin
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
-def test_a_mistake_is_told_and_exits_with_2(evaluate, flags: tuple[str, ...], says: str, capsys) -> None:
+def test_a_mistake_is_reported_and_exits_with_2(evaluate, flags: tuple[str, ...], message: str, capsys) -> None:
     code, numbers, _ = evaluate(*flags)
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert (code, numbers) == (2, {})
-    assert said.startswith("error: ") and says in said and "Traceback" not in said
+    assert output.startswith("error: ") and message in output and "Traceback" not in output
 
 
-def test_a_template_that_a_model_does_not_know_is_refused_without_a_flag_of_training(
+def test_the_error_about_a_template_without_control_tokens_names_no_training_flag(
     evaluate, tiny_llamas, capsys
 ) -> None:
     assert evaluate("--pairs", NECTAR, "--template", "llama3")[0] == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: --template llama3: the tokenizer of {tiny_llamas[0]} lacks <|start_header_id|>")
-    assert "add_control_tokens" not in said
+    output = capsys.readouterr().err
+    assert output.startswith(f"error: --template llama3: the tokenizer of {tiny_llamas[0]} lacks <|start_header_id|>")
+    assert "add_control_tokens" not in output
 
 
 def test_pairs_are_rendered_as_the_model_was_trained_unless_a_template_is_named(
@@ -133,7 +138,7 @@ def test_pairs_are_rendered_as_the_model_was_trained_unless_a_template_is_named(
     assert own[0] != chatml[0] and chatml[1] == "chatml"
 
 
-def test_a_model_without_a_template_needs_one_named(evaluate, tiny_llamas, capsys) -> None:
+def test_a_model_without_a_template_needs_the_template_flag(evaluate, tiny_llamas, capsys) -> None:
     assert evaluate("--pairs", NECTAR)[0] == 2
     said = capsys.readouterr().err
     assert said.startswith(

@@ -1,4 +1,4 @@
-"""python -m dpo inspect."""
+"""`dpo inspect`."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def figures(page: str) -> dict[str, object]:
     return content
 
 
-def test_sources_and_what_was_prepared_of_them_look_the_same(
+def test_sources_and_the_folder_prepared_from_them_give_the_same_figures(
     inspect, chatml_folder: Path, tmp_path: Path, capsys
 ) -> None:
     flags = ["--datasets", ORCA, "--validation_split", "0.1", "--max_length", "512"]
@@ -58,13 +58,13 @@ def test_a_mistake_gives_exit_code_2(inspect, flags: tuple[str, ...], capsys) ->
 
 
 @pytest.mark.parametrize("output", ["page", "page.txt", "folder.html"])
-def test_a_page_that_no_browser_opens_is_refused(inspect, tmp_path: Path, output: str, capsys) -> None:
+def test_an_output_that_is_not_an_html_file_is_refused(inspect, tmp_path: Path, output: str, capsys) -> None:
     (tmp_path / "folder.html").mkdir()
     assert inspect("--datasets", ORCA, "--output", str(tmp_path / output))[0] == 2
     assert capsys.readouterr().err == f"error: --output {tmp_path / output}: expected a file that ends in .html\n"
 
 
-def test_answers_are_shown_without_what_compares_two(inspect, chatml_folder: Path, tmp_path: Path, capsys) -> None:
+def test_stage_sft_shows_no_measure_that_compares_answers(inspect, chatml_folder: Path, tmp_path: Path, capsys) -> None:
     flags = ["--datasets", ORCA, "--stage", "sft"]
     code, page = inspect(*flags, "--fail-on", "refusal>0", "special_token_in_text>0")
     shown = capsys.readouterr()
@@ -88,7 +88,7 @@ def test_a_threshold_on_two_answers_is_refused_where_there_is_one(inspect, measu
     assert f"--fail-on {measure}>0: {measure} is about the two answers" in capsys.readouterr().err
 
 
-def test_nothing_is_fetched_and_no_text_of_a_row_becomes_markup(inspect, write_rows: WriteRows) -> None:
+def test_the_page_loads_nothing_and_text_of_a_row_never_becomes_markup(inspect, write_rows: WriteRows) -> None:
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
     row = {"prompt": evil, "chosen": f"I'm sorry, but I can't {evil}", "rejected": evil}
     _, page = inspect("--datasets", f"triplets={write_rows([row, row | {'prompt': ''}], 'a<b>.jsonl')}")

@@ -1,4 +1,4 @@
-"""python -m dpo merge: what it says, leaves and refuses."""
+"""`dpo merge`: what it prints, writes and refuses."""
 
 import json
 from pathlib import Path

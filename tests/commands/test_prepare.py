@@ -1,4 +1,4 @@
-"""python -m dpo prepare: what it leaves, and what trains on it."""
+"""`dpo prepare`: what it writes, and which runs can use it."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def run(chatml_folder: Path, tmp_path: Path):
     return call
 
 
-def test_the_folder_loads_as_a_data_set_with_its_account_and_manifest(run, capsys) -> None:
+def test_the_folder_loads_as_a_data_set_with_its_report_and_manifest(run, capsys) -> None:
     code, output = run("--validation_split", "0.2")
     assert code == 0
     pairs = datasets.load_from_disk(str(output))
@@ -106,20 +106,20 @@ def test_a_prepared_folder_opens_only_for_its_own_stage(run, chatml_folder: Path
         open_prepared(output, tokenizer, stage="sft")
 
 
-def test_a_folder_of_text_is_refused_with_a_way_out(run, chatml_folder: Path) -> None:
+def test_a_folder_in_a_text_format_is_refused_with_advice(run, chatml_folder: Path) -> None:
     _, output = run("--format", "jsonl")
     with pytest.raises(DataError, match=f"--format arrow, .*triplets={output}/train.jsonl"):
         open_prepared(output, load_tokenizer(str(chatml_folder)))
 
 
-@pytest.mark.parametrize("damage", ["no manifest", "another manifest", "no account", "no pairs"])
-def test_a_folder_that_holds_no_preparation_is_refused(run, damage: str, chatml_folder: Path) -> None:
+@pytest.mark.parametrize("damage", ["no manifest", "another manifest", "no report", "no pairs"])
+def test_a_damaged_prepared_folder_is_refused(run, damage: str, chatml_folder: Path) -> None:
     _, output = run()
     if damage == "no manifest":
         (output / "manifest.json").unlink()
     elif damage == "another manifest":
         (output / "manifest.json").write_text("{}")
-    elif damage == "no account":
+    elif damage == "no report":
         (output / "data_report.json").unlink()
     elif damage == "no pairs":
         (output / "train" / "state.json").write_text("{")
@@ -127,12 +127,12 @@ def test_a_folder_that_holds_no_preparation_is_refused(run, damage: str, chatml_
         open_prepared(output, load_tokenizer(str(chatml_folder)))
 
 
-def test_only_a_preparation_is_overwritten(run, tmp_path: Path, capsys) -> None:
+def test_only_a_prepared_folder_is_overwritten(run, tmp_path: Path, capsys) -> None:
     output = tmp_path / "prepared"
     output.mkdir()
     (output / "thesis.txt").write_text("years of work")
     assert run("--overwrite")[0] == 2
-    assert "holds no preparation" in capsys.readouterr().err
+    assert f"{output} was not made by `dpo prepare`, so it was not replaced" in capsys.readouterr().err
     assert (output / "thesis.txt").read_text() == "years of work"
 
 
@@ -147,7 +147,7 @@ def test_a_misspelled_flag_names_what_it_resembles(run, capsys) -> None:
     assert "Did you mean --max_length" in capsys.readouterr().err
 
 
-def test_flags_that_a_preparation_has_decided_are_refused(tmp_path: Path) -> None:
+def test_flags_that_the_prepared_folder_has_fixed_are_refused(tmp_path: Path) -> None:
     folder = str(tmp_path)
     assert DataConfig.from_flags({"prepared": folder, "seed": 7}).prepared == folder
     assert DataConfig.from_flags({"prepared": folder, "stage": "sft"}).stage == "sft"

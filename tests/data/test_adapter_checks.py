@@ -88,6 +88,6 @@ def test_the_command_exits_with_2_and_lists_the_problems(
 def test_the_command_prints_what_it_checked(adapter_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     adapter_file.write_text(GOOD)
     assert main(["adapters", "--check", str(adapter_file)]) == 0
-    assert capsys.readouterr().out == "my_votes: 2 examples come true, 2000 malformed rows were counted\n"
+    assert capsys.readouterr().out == "my_votes: 2 examples pass, 2000 malformed rows were counted\n"
     assert main(["adapters", "--adapter", str(adapter_file)]) == 0
     assert "\nmy_votes\n  columns:  ask, good, bad, votes\n" in capsys.readouterr().out

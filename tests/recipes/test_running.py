@@ -161,7 +161,7 @@ def test_the_first_stage_that_fails_ends_it_with_its_exit_code_and_the_way_to_go
 
 def test_devices_are_planned_for_with_a_dry_run_alone(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipe", str(recipe.file), "--num_devices", "2"]) == 2
-    assert "--num_devices is for --dry_run" in capsys.readouterr().err
+    assert "--num_devices has no effect without --dry_run" in capsys.readouterr().err
 
 
 BROKEN = [
