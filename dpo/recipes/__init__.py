@@ -1,1 +1,1 @@
-"""Recipes: the stages of a YAML file, checked together and run one after another."""
+"""Recipes: check the stages of a YAML file together, then run them one after another."""

@@ -1,4 +1,4 @@
-"""What can be seen to be wrong with stages of a recipe before the first of them starts."""
+"""Checks the stages of a recipe before the first one starts."""
 
 __all__ = ["check_stages"]
 
@@ -21,44 +21,45 @@ def check_stages(
     flags: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
-    """Refuse what is wrong with stages, as far as it shows without weights, rows, devices and what earlier
-    stages make: those may take days, at whose end a misspelled flag should not be what is found.
+    """Check stages as far as possible without weights, rows, devices and the outputs of earlier stages.
+
+    Earlier stages may take days, so a misspelled flag in a later stage must be found before they start.
 
     Args:
-        recipe: All stages. Those before one may make its model or its rows.
-        stages: Those to check.
-        commands: What does those that main.py does not.
-        flags: Of main.py, to go before the recipe's.
-        overwrite: Whether the stages may replace what they have left before.
+        recipe: The whole recipe. A stage may read the model or the rows of the stages before it.
+        stages: The stages to check.
+        commands: The commands that run the stages that main.py does not run.
+        flags: Flags of main.py that take precedence over the recipe's.
+        overwrite: Whether the stages may replace their earlier outputs.
 
     Raises:
-        DPOError: naming the stage.
+        DPOError: if a stage is wrong. The message names the stage.
     """
     words = [(stage, [*main_argv(recipe, stage), *flags]) for stage in recipe.stages]
     for number, (stage, argv) in enumerate(words):
         if stage not in stages:
             continue
-        may_replace = overwrite or what_is_done(stage) is not None  # a finished stage is left alone
+        may_replace = overwrite or what_is_done(stage) is not None  # a finished stage is skipped and keeps its output
         if not stage.trains:
             check_command(recipe, stage, commands, overwrite=may_replace)
             continue
         with recipe.naming(stage), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # as in a run
+            warnings.simplefilter("ignore", FutureWarning)  # a run ignores them too
             check_run(argv, before=words[:number], overwrite=may_replace)
 
 
 def check_run(argv: Sequence[str], *, before: Before, overwrite: bool) -> None:
-    """Refuse what is wrong with a run of main.py.
+    """Check a run of main.py.
 
     Args:
         argv: Its command line.
-        before: What may make its model and its rows.
-        overwrite: Whether it may replace what its output_dir holds.
+        before: The stages before it, which may make its model and its rows.
+        overwrite: Whether it may replace the content of its output_dir.
 
     Raises:
-        DPOError: naming the flag, the model or the source.
+        DPOError: if a flag, a model or a source is wrong. The message names it.
     """
     data, flags = parse_flags(list(argv))
     Unplaced(before, **flags | ({"overwrite_output_dir": True} if overwrite else {}))
-    coming = [stage.output for stage, _ in before if stage.output is not None]
-    check_sources((*data.datasets, *data.eval_datasets), tuple(map(Path, data.adapter)), coming)
+    planned_outputs = [stage.output for stage, _ in before if stage.output is not None]
+    check_sources((*data.datasets, *data.eval_datasets), tuple(map(Path, data.adapter)), planned_outputs)

@@ -1,4 +1,4 @@
-"""Runs the stages of a recipe in order, each in a process of its own."""
+"""Runs the stages of a recipe in order, each in its own process."""
 
 __all__ = ["chosen", "command_of", "find_finished", "find_launcher", "find_main", "run_stages"]
 
@@ -30,54 +30,59 @@ def run_stages(
     """Check all stages, then run them in order until one fails.
 
     Args:
-        recipe: All stages.
-        stages: Those to run.
-        commands: What does those that main.py does not.
-        finished: What shows that a stage is finished, by the name of each that is to be skipped.
-        launcher: What starts main.py.
-        overwrite: Whether stages may replace what they have left before.
-        environment: Of their processes.
+        recipe: The whole recipe.
+        stages: The stages to run.
+        commands: The commands that run the stages that main.py does not run.
+        finished: The stages to skip: name -> the file that shows that the stage is finished.
+        launcher: The command that starts main.py.
+        overwrite: Whether the stages may replace their earlier outputs.
+        environment: Environment variables of the stages' processes.
 
     Returns:
-        The exit code: that of the stage that failed, or 0.
+        The exit code: 0, or that of the stage that failed.
 
     Raises:
-        DPOError: a stage cannot run, which is found before the first one starts.
+        DPOError: if a stage cannot run. All stages are checked before the first one starts.
     """
     words = find_launcher(launcher)
-    # All before the first one runs, which may take days. A stage that is skipped may have lost what it was made from.
+    # Skipped stages are not checked: their inputs may be gone by now.
     to_run = [stage for stage in stages if stage.name not in finished]
     check_stages(recipe, to_run, commands, overwrite=overwrite)
     lines = [command_of(recipe, stage, commands, words, overwrite=overwrite) for stage in stages]
     for number, (stage, command) in enumerate(zip(stages, lines, strict=True), 1):
         place = f"[{number}/{len(stages)}] {stage.name}"
         if done := finished.get(stage.name):
-            print(f"{place} is skipped: {done} is there already (--overwrite runs it again)", flush=True)
+            print(f"{place}: skipped, because {done} exists (--overwrite runs the stage again)", flush=True)
             if newer := find_newer(recipe, stage, done):
-                print(f"warning: {newer} is newer, from which stage '{stage.name}' was made", flush=True)
+                print(f"warning: stage '{stage.name}' used an older input: {newer} is newer than {done}", flush=True)
             continue
         print(f"{place}: {shlex.join(command)}", flush=True)
         code = subprocess.run(command, env=environment).returncode
         if code:
-            # What it left another time would be taken for this time's.
+            # Without --overwrite, the next run would skip the stage because of the output of an earlier run.
             again = " --overwrite" if overwrite or what_is_done(stage) else ""
             print(
-                f"error: stage '{stage.name}' ended with exit code {code}.\n"
-                f"  When that is mended, go on with: dpo recipe {recipe.file} --from {stage.name}{again}",
+                f"error: stage '{stage.name}' failed with exit code {code}.\n"
+                f"  Fix the cause, then resume with: dpo recipe {recipe.file} --from {stage.name}{again}",
                 file=sys.stderr,
             )
-            return code if code > 0 else 128 - code  # a signal's number, as shells give it
+            return code if code > 0 else 128 - code  # after a signal, the exit code that a shell would give
     return 0
 
 
 def chosen(recipe: Recipe, first: str | None, only: Sequence[str] | None) -> list[Stage]:
-    """The stages to run, in the recipe's order.
+    """Select the stages to run, in the recipe's order.
+
+    Args:
+        recipe: The whole recipe.
+        first: The value of --from.
+        only: The values of --only.
 
     Raises:
-        ConfigError: a stage is unknown, or both flags are given.
+        ConfigError: if a stage is unknown, or both flags are given.
     """
     if first is not None and only is not None:
-        raise ConfigError("--from and --only both say which stages to run: pass one or the other.")
+        raise ConfigError("--from and --only both select the stages to run.\n  Pass only one of them.")
     if only is not None:
         wanted = [recipe.stage(name) for name in only]
         return [stage for stage in recipe.stages if stage in wanted]
@@ -86,10 +91,13 @@ def chosen(recipe: Recipe, first: str | None, only: Sequence[str] | None) -> lis
 
 
 def find_finished(recipe: Recipe, stages: Sequence[Stage], *, overwrite: bool) -> dict[str, Path]:
-    """What shows that a stage is finished, by the name of each that is to be skipped.
+    """Find the finished stages, which a run skips.
+
+    Returns:
+        Stage name -> the file that shows that the stage is finished.
 
     Raises:
-        ConfigError: a stage has left what it made from what another one is about to make anew.
+        ConfigError: if a stage has an output, and an earlier stage that it reads from is about to run again.
     """
     finished: dict[str, Path] = {}
     to_run: list[Stage] = []
@@ -98,9 +106,11 @@ def find_finished(recipe: Recipe, stages: Sequence[Stage], *, overwrite: bool) -
         changed = next((earlier for earlier in to_run if stage.reads(earlier)), None)
         if not overwrite and changed is not None and not stage.overwrites and (left := done or rows_of(stage)):
             raise ConfigError(
-                f"{recipe.where(stage)}: {left} was made from what stage '{changed.name}' is about to make anew.\n"
-                f"  Make both anew, and what follows: dpo recipe {recipe.file} --from {changed.name} "
-                f"--overwrite\n  Or keep {stage.output} by another name, or begin behind '{changed.name}' with --from."
+                f"{recipe.where(stage)}: {left} was made from the output of stage '{changed.name}', "
+                "which is about to run again.\n"
+                f"  Run both stages again, and those after them: dpo recipe {recipe.file} --from {changed.name} "
+                f"--overwrite\n  Or rename {stage.output} to keep it, or use --from with a stage after "
+                f"'{changed.name}'."
             )
         if done is None or overwrite or changed is not None:
             to_run.append(stage)
@@ -110,7 +120,7 @@ def find_finished(recipe: Recipe, stages: Sequence[Stage], *, overwrite: bool) -
 
 
 def rows_of(stage: Stage) -> Path | None:
-    """The rows that a stage has left, whole or in part, with which it would go on."""
+    """The file of rows that a generate stage would resume, complete or not; None if there is none."""
     if stage.kind != "generate" or stage.output is None:
         return None
     file = Path(stage.output)
@@ -118,36 +128,51 @@ def rows_of(stage: Stage) -> Path | None:
 
 
 def find_newer(recipe: Recipe, stage: Stage, done: Path) -> Path | None:
-    """What shows that a stage which this one reads was finished after it."""
+    """Find the mark of an input stage that was finished after this stage.
+
+    Args:
+        recipe: The whole recipe.
+        stage: A finished stage.
+        done: The file that shows that it is finished.
+
+    Returns:
+        The file that shows that the input stage is finished; None if no input stage is newer.
+    """
     sources = [earlier for earlier in recipe.stages[: recipe.stages.index(stage)] if stage.reads(earlier)]
     marks = [mark for mark in map(what_is_done, sources) if mark is not None]
     return next((mark for mark in marks if mark.stat().st_mtime > done.stat().st_mtime), None)
 
 
 def find_launcher(text: str) -> list[str]:
-    """The words of a launcher, its program by its path: on PATH, or beside this Python.
+    """Split a launcher into words, and find its program on the PATH or in this Python's folder.
+
+    Returns:
+        The words, the first one the path of the program.
 
     Raises:
-        ConfigError: there is no such program, or a quote is left open.
+        ConfigError: if there is no such program, or a quote is not closed.
     """
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise ConfigError(f"--launcher {text}: expected words as a shell has them, found: {error}") from error
-    beside = Path(sys.executable).parent / words[0] if words else Path()
+        raise ConfigError(f"--launcher {text}: expected a shell command, found an error in it: {error}") from error
+    in_python_folder = Path(sys.executable).parent / words[0] if words else Path()
     program = shutil.which(words[0]) if words else None
-    if program is None and not beside.is_file():
-        raise ConfigError(f"--launcher '{text}': there is no such program on the PATH, nor beside {sys.executable}.")
-    return [program or str(beside), *words[1:]]
+    if program is None and not in_python_folder.is_file():
+        raise ConfigError(
+            f"--launcher '{text}': there is no such program on the PATH or in {Path(sys.executable).parent}.\n"
+            "  Check the spelling, or pass the path of the program."
+        )
+    return [program or str(in_python_folder), *words[1:]]
 
 
 def command_of(
     recipe: Recipe, stage: Stage, commands: StageCommands, launcher: Sequence[str], *, overwrite: bool
 ) -> list[str]:
-    """What does a stage.
+    """The command line that runs a stage.
 
     Raises:
-        ConfigError: a command's flags are wrong, or main.py is not to be found.
+        ConfigError: if a flag of a command is wrong, or main.py is not found.
     """
     if stage.trains:
         again = ["--overwrite_output_dir"] if overwrite else []
@@ -157,9 +182,16 @@ def command_of(
 
 
 def find_main() -> Path:
-    """main.py: beside the package in a checkout, or in the current folder."""
+    """Find main.py: next to the package in a checkout, or in the current folder.
+
+    Raises:
+        ConfigError: if neither folder contains it.
+    """
     places = [folder / "main.py" for folder in (Path(dpo.__file__).resolve().parents[1], Path.cwd())]
     for place in places:
         if place.is_file():
             return place
-    raise ConfigError(f"there is no main.py, which trains: looked for {' and '.join(map(str, places))}.")
+    raise ConfigError(
+        f"main.py, which runs training, was not found: looked for {' and '.join(map(str, places))}.\n"
+        "  Run the recipe from the folder that contains main.py."
+    )

@@ -1,4 +1,4 @@
-"""--dry_run of main.py's command line, or of the stages of a recipe."""
+"""Prints what a command line of main.py, or the stages of a recipe, would do (--dry_run)."""
 
 __all__ = ["dry_run", "show_stages"]
 
@@ -13,12 +13,18 @@ from dpo.training.planning.dry_run import show_run
 
 
 def dry_run(argv: Sequence[str], commands: StageCommands) -> None:
-    """Say what main.py would do with a command line: of a recipe all stages, or the one that --stage names.
+    """Print what main.py would do with a command line.
+
+    For a recipe, print all stages, or only the stage that --stage names.
+
+    Args:
+        argv: The words after main.py.
+        commands: The commands that run the stages that main.py does not run.
 
     Raises:
-        DPOError: a mistake that the run would meet too, as far as it can be seen without weights.
+        DPOError: if the run would fail with this error too, as far as this can be checked without weights.
     """
-    if not is_main_process():  # a launcher's other ranks have nothing to add
+    if not is_main_process():  # print once, not once per rank
         return
     options, others = first_look(argv)
     recipe = None if options.config is None else read_recipe(options.config)
@@ -29,16 +35,16 @@ def dry_run(argv: Sequence[str], commands: StageCommands) -> None:
 
 
 def show_stages(recipe: Recipe, stages: Sequence[Stage], commands: StageCommands, *, flags: Sequence[str]) -> None:
-    """Say what stages of a recipe would do, in order.
+    """Print what stages of a recipe would do, in order.
 
     Args:
-        recipe: All stages. Those before one may make its model or its rows.
-        stages: Those to show.
-        commands: What does those that main.py does not.
-        flags: Of main.py, to go before the recipe's.
+        recipe: The whole recipe. A stage may read the model or the rows of the stages before it.
+        stages: The stages to show.
+        commands: The commands that run the stages that main.py does not run.
+        flags: Flags of main.py that take precedence over the recipe's.
 
     Raises:
-        DPOError: as dry_run.
+        DPOError: as in dry_run.
     """
     check_stages(recipe, stages, commands, flags=flags)
     words = [(stage, [*main_argv(recipe, stage), *flags]) for stage in recipe.stages]

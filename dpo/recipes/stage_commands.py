@@ -1,4 +1,4 @@
-"""Stages of a recipe that commands of `python -m dpo` do: their command lines, and their checks."""
+"""Command lines and checks of the stages that a command of `dpo` runs."""
 
 __all__ = ["StageCommand", "StageCommands", "check_command", "command_argv", "command_parser"]
 
@@ -11,24 +11,24 @@ from dpo.recipe_file import Recipe, Stage
 
 
 class StageCommand(Protocol):
-    """A module of dpo.commands that a stage may name."""
+    """A module of dpo.commands that runs a kind of stage."""
 
     def add_to(self, commands: Any) -> None:
         """Add the command to argparse's subparsers."""
 
     def check(self, options: argparse.Namespace, *, planned_outputs: Collection[str] = ()) -> Any:
-        """Refuse what can be seen to be wrong before earlier stages have made the files and folders in coming."""
+        """Check the command before earlier stages have made the files and folders in planned_outputs."""
 
 
 StageCommands = Mapping[str, StageCommand]
-"""By kind of stage, recipe_file.COMMANDS. Handed down by dpo.commands, which imports this package."""
+"""Kind of stage, one of recipe_file.COMMANDS -> its command. An argument, since dpo.commands imports this package."""
 
 
 def command_argv(recipe: Recipe, stage: Stage, commands: StageCommands) -> list[str]:
-    """The words behind `python -m dpo` that do a stage, checked by the command's own parser.
+    """The words after `dpo` that run a stage, checked by the command's own parser.
 
     Raises:
-        ConfigError: a flag is unknown, missing, or its value is wrong.
+        ConfigError: if a flag is unknown or missing, or its value is wrong.
     """
     parser = command_parser(commands, stage.kind)
     known = [name for name in flag_names(parser) if name != "help"]
@@ -39,16 +39,16 @@ def command_argv(recipe: Recipe, stage: Stage, commands: StageCommands) -> list[
 
 
 def check_command(recipe: Recipe, stage: Stage, commands: StageCommands, *, overwrite: bool) -> None:
-    """Have a command look for what is wrong with a stage, before the stages before it have run.
+    """Let a command check a stage before the earlier stages have run.
 
     Args:
-        recipe: Whose earlier stages may make what this one reads.
-        stage: One of COMMANDS.
-        commands: What does it.
-        overwrite: Whether what it has left before may be replaced, or stays because it is not to run.
+        recipe: The whole recipe. Earlier stages may make what this stage reads.
+        stage: A stage whose kind is in recipe_file.COMMANDS.
+        commands: The commands, by kind of stage.
+        overwrite: Whether an existing output is acceptable: the stage may replace it, or is skipped.
 
     Raises:
-        DPOError: naming the stage.
+        DPOError: if the stage is wrong. The message names the stage.
     """
     options = command_parser(commands, stage.kind).parse_args(command_argv(recipe, stage, commands)[1:])
     if overwrite and "overwrite" in options:
@@ -58,7 +58,7 @@ def check_command(recipe: Recipe, stage: Stage, commands: StageCommands, *, over
 
 
 def command_parser(commands: StageCommands, kind: str) -> FlagParser:
-    """The parser of a command of `python -m dpo`."""
+    """The parser of a command of `dpo`."""
     subparsers = FlagParser(prog="dpo").add_subparsers()
     commands[kind].add_to(subparsers)
     parser: FlagParser = subparsers.choices[kind]

@@ -1,4 +1,4 @@
-"""A recipe under `python -m dpo recipe`, on a tiny model, to the end."""
+"""`dpo recipe` on a tiny model, from the first stage to the last."""
 
 import json
 from pathlib import Path
@@ -37,10 +37,10 @@ stages:
     said = capfd.readouterr().out
     for name, folder in (("dpo", "one"), ("again", "two")):
         done = tmp_path / folder / "train_results.json"
-        assert f"{name} is skipped: {done} is there already (--overwrite runs it again)" in said
+        assert f"{name}: skipped, because {done} exists (--overwrite runs the stage again)" in said
 
 
-def test_sft_merge_dpo_and_evaluation_in_one_go(
+def test_sft_merge_dpo_and_evaluate_run_in_one_recipe(
     tiny_model: Path, rows: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -1,4 +1,4 @@
-"""python -m dpo recipe: which stages are run, how, and what is said when one fails."""
+"""`dpo recipe`: which stages run, how they start, and what is printed when one fails."""
 
 import importlib.util
 import os
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import deepspeed  # noqa: F401  # here, since its first import prints a line
+import deepspeed  # noqa: F401  # at the top, since its first import prints a line
 import lm_eval.tasks
 import pytest
 
@@ -39,7 +39,7 @@ def names(stages: list[Stage]) -> list[str]:
     return [stage.name for stage in stages]
 
 
-def test_all_stages_or_those_from_one_on_or_some_are_run_in_the_recipe_s_order(recipe: Recipe) -> None:
+def test_the_selected_stages_run_in_the_recipe_s_order(recipe: Recipe) -> None:
     assert names(chosen(recipe, None, None)) == ["dpo", "again", "third"]
     assert names(chosen(recipe, "again", None)) == ["again", "third"]
     assert names(chosen(recipe, None, ["third", "dpo"])) == ["dpo", "third"]
@@ -50,10 +50,10 @@ def test_all_stages_or_those_from_one_on_or_some_are_run_in_the_recipe_s_order(r
     [
         ("agian", None, "unknown stage 'agian'. Did you mean again"),
         (None, ["x"], "unknown stage 'x'"),
-        ("dpo", ["dpo"], "pass one or the other"),
+        ("dpo", ["dpo"], "--from and --only both select the stages to run.\n  Pass only one of them."),
     ],
 )
-def test_stages_that_cannot_be_meant_are_refused(
+def test_unknown_stages_and_both_flags_at_once_are_refused(
     recipe: Recipe, first: str | None, only: list[str] | None, message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -61,7 +61,7 @@ def test_stages_that_cannot_be_meant_are_refused(
     assert message in str(caught.value)
 
 
-def test_a_stage_that_trains_is_main_py_under_the_launcher(recipe: Recipe) -> None:
+def test_a_training_stage_runs_main_py_with_the_launcher(recipe: Recipe) -> None:
     again = recipe.stage("again")
     assert command_of(recipe, again, STAGE_COMMANDS, ["torchrun", "--nproc_per_node", "2"], overwrite=False) == [
         *("torchrun", "--nproc_per_node", "2", str(ROOT / "main.py")),
@@ -79,18 +79,18 @@ def test_a_file_of_one_run_needs_no_stage(tmp_path: Path) -> None:
     ]
 
 
-def test_main_py_is_found_beside_the_package() -> None:
+def test_main_py_is_found_next_to_the_package() -> None:
     assert find_main() == ROOT / "main.py"
 
 
-def test_a_launcher_is_found_on_the_path_or_beside_this_python(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_is_found_on_the_path_or_in_this_python_s_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     beside = Path(sys.executable)
     monkeypatch.setenv("PATH", "/nowhere")
     assert find_launcher(f"{beside.name} -X dev") == [str(beside), "-X", "dev"]
     monkeypatch.setenv("PATH", str(beside.parent))
     assert find_launcher(f"{beside.name} -X dev") == [str(beside), "-X", "dev"]
     for missing in ("no_such_launcher --gpus 2", ""):
-        with pytest.raises(ConfigError, match="there is no such program"):
+        with pytest.raises(ConfigError, match=f"there is no such program on the PATH or in {beside.parent}"):
             find_launcher(missing)
 
 
@@ -101,13 +101,13 @@ def test_a_launcher_is_found_on_the_path_or_beside_this_python(monkeypatch: pyte
         (
             RECIPE,
             "deepspeed '",
-            "--launcher deepspeed ': expected words as a shell has them, found: No closing quotation",
+            "--launcher deepspeed ': expected a shell command, found an error in it: No closing quotation",
         ),
         ("stages: [{merge: {adapter: a, output: [x]}}]", "python", "output: expected one path, found ['x']"),
         ("stages: [{merge: {adapter: a, output: {x: 1}}}]", "python", "output: expected one path, found {'x': 1}"),
     ],
 )
-def test_what_is_no_recipe_and_no_launcher_ends_with_exit_code_2(
+def test_a_wrong_recipe_or_launcher_ends_with_exit_code_2(
     text: str, launcher: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "recipe.yaml"
@@ -118,7 +118,7 @@ def test_what_is_no_recipe_and_no_launcher_ends_with_exit_code_2(
     assert said.out == ""
 
 
-def test_results_or_a_merged_model_show_that_a_stage_is_done(tmp_path: Path) -> None:
+def test_train_results_or_a_merge_report_show_that_a_stage_is_finished(tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     dpo = Stage(name="dpo", kind="dpo", flags={"output_dir": output})
     merge = Stage(name="merge", kind="merge", flags={"output": output})
@@ -142,7 +142,7 @@ def test_every_flag_is_checked_before_the_first_stage_runs(tmp_path: Path, capfd
     assert said.out == ""
 
 
-def test_the_first_stage_that_fails_ends_it_with_its_exit_code_and_the_way_to_go_on(
+def test_the_first_stage_that_fails_ends_the_recipe_with_its_exit_code_and_the_command_to_resume(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "recipe.yaml"
@@ -154,12 +154,12 @@ def test_the_first_stage_that_fails_ends_it_with_its_exit_code_and_the_way_to_go
     assert "[2/2]" not in said.out
     assert "the source contains no rows" in said.err
     assert (
-        "error: stage 'again' ended with exit code 2.\n"
-        f"  When that is mended, go on with: dpo recipe {file} --from again\n"
+        "error: stage 'again' failed with exit code 2.\n"
+        f"  Fix the cause, then resume with: dpo recipe {file} --from again\n"
     ) in said.err
 
 
-def test_devices_are_planned_for_with_a_dry_run_alone(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+def test_num_devices_is_refused_without_a_dry_run(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipe", str(recipe.file), "--num_devices", "2"]) == 2
     assert "--num_devices has no effect without --dry_run" in capsys.readouterr().err
 
@@ -188,13 +188,13 @@ BROKEN = [
     ("evaluate: {models: [./none], pairs: [nectar]}", "model ./none: there is no such folder"),
     ("merge: {adapter: one, output: two, check_prompts: 99}", "--check_prompts 99: expected 0 to 8"),
     ("merge: {adapter: one, output: two, max_shard_size: banana}", "--max_shard_size banana: expected a size such as"),
-    ("merge: {adapter: one, output: kept}", "--output kept holds something"),
+    ("merge: {adapter: one, output: kept}", "--output kept is not empty"),
 ]
 
 
 @pytest.mark.parametrize("more", [(), ("--dry_run",)], ids=["run", "dry_run"])
 @pytest.mark.parametrize(("stage", "message"), BROKEN, ids=[stage for stage, _ in BROKEN])
-def test_what_is_wrong_with_a_later_stage_shows_before_the_first_one_starts(
+def test_a_mistake_in_a_later_stage_is_reported_before_the_first_one_starts(
     stage: str,
     message: str,
     more: tuple[str, ...],
@@ -210,10 +210,10 @@ def test_what_is_wrong_with_a_later_stage_shows_before_the_first_one_starts(
     assert main(["recipe", "recipe.yaml", *more]) == 2
     said = capfd.readouterr()
     assert f"error: recipe.yaml, stage '{stage.partition(':')[0]}': " in said.err and message in said.err
-    assert said.out == "", "no stage is started or told"
+    assert said.out == "", "no stage is started or printed"
 
 
-def test_a_task_that_lm_eval_lacks_shows_before_the_first_stage_starts(
+def test_an_unknown_task_is_reported_before_the_first_stage_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     manager = lm_eval.tasks.TaskManager
@@ -227,7 +227,7 @@ def test_a_task_that_lm_eval_lacks_shows_before_the_first_stage_starts(
     assert said.out == ""
 
 
-def test_a_missing_lm_eval_shows_before_the_first_stage_starts(
+def test_a_missing_lm_eval_is_reported_before_the_first_stage_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     find_spec = importlib.util.find_spec
@@ -239,7 +239,7 @@ def test_a_missing_lm_eval_shows_before_the_first_stage_starts(
     file.write_text(RECIPE + f"  - evaluate: {suite}\n")
     assert main(["recipe", str(file)]) == 2
     said = capfd.readouterr()
-    assert "stage 'evaluate': benchmarks are run by lm-eval, which is not installed" in said.err
+    assert "stage 'evaluate': benchmarks need lm-eval, which is not installed" in said.err
     assert said.out == ""
 
 
@@ -256,7 +256,7 @@ stages:
 """
 
 
-def test_what_earlier_stages_make_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_of_earlier_stages_need_not_exist_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("recipe.yaml").write_text(MAKING)
     recipe = read_recipe(Path("recipe.yaml"))
@@ -279,7 +279,7 @@ def test_a_finished_stage_may_be_checked_again(tmp_path: Path, monkeypatch: pyte
     check_stages(recipe, recipe.stages[:2], STAGE_COMMANDS)
 
 
-def test_what_the_number_and_kind_of_devices_decide_is_left_to_the_launcher(
+def test_flags_that_depend_on_the_devices_are_not_checked_before_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -304,10 +304,10 @@ stages:
 """
 
 
-class TestStagesThatReadWhatIsMadeAnew:
+class TestStagesWhoseInputIsMadeAgain:
     @pytest.fixture
     def finish(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-        """Puts into the current folder what stages leave, one after the other."""
+        """Writes the outputs of stages to the current folder, each newer than the one before."""
         monkeypatch.chdir(tmp_path)
         Path("recipe.yaml").write_text(CHAIN)
 
@@ -328,7 +328,7 @@ class TestStagesThatReadWhatIsMadeAnew:
         ],
     )
     @pytest.mark.parametrize("more", [(), ("--dry_run",)], ids=["run", "dry_run"])
-    def test_they_are_neither_skipped_nor_replaced_unasked(
+    def test_they_are_neither_skipped_nor_replaced_without_overwrite(
         self,
         finish: Callable[..., None],
         marks: tuple[str, ...],
@@ -342,18 +342,19 @@ class TestStagesThatReadWhatIsMadeAnew:
         said = capfd.readouterr()
         assert said.out == "", "nothing is started"
         assert (
-            f"stage '{stage}': {marks[-1]} was made from what stage '{changed}' is about to make anew.\n"
-            "  Make both anew, and what follows: "
+            f"stage '{stage}': {marks[-1]} was made from the output of stage '{changed}', "
+            "which is about to run again.\n"
+            "  Run both stages again, and those after them: "
             f"dpo recipe recipe.yaml --from {changed} --overwrite\n"
         ) in said.err
         assert all(Path(mark).is_file() for mark in marks)
 
-    def test_overwrite_makes_all_anew(self, finish: Callable[..., None]) -> None:
+    def test_overwrite_runs_all_again(self, finish: Callable[..., None]) -> None:
         finish("whole/merge_report.json", "rows.jsonl", "dpo/train_results.json")
         recipe = read_recipe(Path("recipe.yaml"))
         assert find_finished(recipe, recipe.stages, overwrite=True) == {}
 
-    def test_one_whose_own_flags_overwrite_runs_again(self, finish: Callable[..., None]) -> None:
+    def test_a_stage_whose_own_flags_overwrite_runs_again(self, finish: Callable[..., None]) -> None:
         finish("whole/merge_report.json")
         Path("recipe.yaml").write_text(CHAIN.replace("output: whole", "output: whole, overwrite: 'yes'"))
         recipe = read_recipe(Path("recipe.yaml"))
@@ -361,18 +362,18 @@ class TestStagesThatReadWhatIsMadeAnew:
         finish("sft/train_results.json")
         assert sorted(find_finished(recipe, recipe.stages, overwrite=False)) == ["merge", "sft"]
 
-    def test_one_that_reads_something_else_is_skipped(self, finish: Callable[..., None]) -> None:
+    def test_a_stage_that_reads_something_else_is_skipped(self, finish: Callable[..., None]) -> None:
         finish("dpo/train_results.json")
         Path("recipe.yaml").write_text(CHAIN.replace("triplets=rows.jsonl@0.5", "nectar"))
         recipe = read_recipe(Path("recipe.yaml"))
         assert find_finished(recipe, recipe.stages, overwrite=False) == {"dpo": Path("dpo/train_results.json")}
 
-    def test_rows_that_are_begun_are_gone_on_with_where_their_model_stays(self, finish: Callable[..., None]) -> None:
+    def test_incomplete_rows_are_resumed_if_their_model_is_not_made_again(self, finish: Callable[..., None]) -> None:
         finish("sft/train_results.json", "whole/merge_report.json", "rows.jsonl")
         recipe = read_recipe(Path("recipe.yaml"))
         assert sorted(find_finished(recipe, recipe.stages, overwrite=False)) == ["merge", "sft"]
 
-    def test_a_finished_one_that_is_older_than_what_it_reads_is_told(
+    def test_a_finished_stage_that_is_older_than_its_input_gives_a_warning(
         self, finish: Callable[..., None], capfd: pytest.CaptureFixture[str]
     ) -> None:
         finish("sft/train_results.json", "whole/merge_report.json")
@@ -381,9 +382,11 @@ class TestStagesThatReadWhatIsMadeAnew:
         finish("whole/merge_report.json", "sft/train_results.json")
         assert main(["recipe", "recipe.yaml", "--only", "sft", "merge"]) == 0
         said = capfd.readouterr().out
-        assert "warning: sft/train_results.json is newer, from which stage 'merge' was made\n" in said
+        assert (
+            "warning: stage 'merge' used an older input: sft/train_results.json is newer than whole/merge_report.json\n"
+        ) in said
 
-    def test_the_way_to_go_on_after_an_overwriting_stage_failed_overwrites_too(
+    def test_the_command_to_resume_after_an_overwriting_stage_failed_overwrites_too(
         self, finish: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("PYTHONPATH", str(ROOT))  # a stage is a process, and the current folder is not the checkout
@@ -392,4 +395,4 @@ class TestStagesThatReadWhatIsMadeAnew:
         assert main(["recipe", "recipe.yaml", "--only", "merge", "--overwrite"]) == 2
         said = capfd.readouterr().err
         assert "found no adapter_config.json in it" in said
-        assert "go on with: dpo recipe recipe.yaml --from merge --overwrite\n" in said
+        assert "resume with: dpo recipe recipe.yaml --from merge --overwrite\n" in said

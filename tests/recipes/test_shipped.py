@@ -1,4 +1,4 @@
-"""Every recipe in runs/: its flags are known and go together, and a dry run of it needs no network."""
+"""Every recipe in runs/: its flags are known and do not contradict each other, and its dry run needs no network."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tests.builders import ROOT
 RUNS = sorted((ROOT / "runs").glob("*.yaml"))
 
 
-def test_the_recipes_that_there_should_be_are_there() -> None:
+def test_runs_contains_the_expected_recipes() -> None:
     assert [file.stem for file in RUNS] == ["demo", "dpo_pythia_hh", "neural_chat_7b", "smollm2_stages", "zephyr_7b"]
 
 
@@ -32,7 +32,7 @@ def test_every_flag_of_every_stage_is_known(file: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("file", RUNS, ids=lambda file: file.stem)
-def test_each_stage_starts_from_what_an_earlier_one_leaves(file: Path) -> None:
+def test_each_stage_reads_only_outputs_of_earlier_stages(file: Path) -> None:
     recipe = read_recipe(file)
     made: set[str] = set()
     for stage in recipe.stages:
@@ -43,8 +43,8 @@ def test_each_stage_starts_from_what_an_earlier_one_leaves(file: Path) -> None:
         made.add(str(stage.output))
 
 
-def test_pairs_are_evaluated_in_the_template_that_trains() -> None:
-    """Named there, since models from elsewhere stand beside the trained ones."""
+def test_pairs_are_evaluated_in_the_training_template() -> None:
+    """The evaluate stage names the template, because it also measures models that were not trained with it."""
     asked = [
         (stage.flags.get("template"), recipe.training[0].flags.get("template", "chatml"))
         for recipe in map(read_recipe, RUNS)
@@ -55,11 +55,11 @@ def test_pairs_are_evaluated_in_the_template_that_trains() -> None:
 
 
 @pytest.mark.parametrize("file", RUNS, ids=lambda file: file.stem)
-def test_a_dry_run_without_a_network_tells_every_stage(
+def test_a_dry_run_without_a_network_prints_every_stage(
     file: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    # The demo is for two cores, and its embedded model would be converted anew for the test's own cache.
+    # The demo is for two cores. Its embedded model would be converted again for the cache of this test.
     planned = ["2", "--model_name_or_path", str(tiny_model)] if file.stem == "demo" else ["8"]
     run(["--config", str(file), "--dry_run", "--num_devices", *planned])
     said = capsys.readouterr().out
@@ -69,7 +69,9 @@ def test_a_dry_run_without_a_network_tells_every_stage(
     assert not (ROOT / "output" / file.stem).exists()
 
 
-def test_the_recipe_command_tells_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_recipe_command_prints_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(ROOT)
     assert main(["recipe", "runs/dpo_pythia_hh.yaml", "--dry_run", "--num_devices", "4", "--only", "dpo"]) == 0
     said = capsys.readouterr().out
