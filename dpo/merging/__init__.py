@@ -1,1 +1,1 @@
-"""A LoRA adapter and its base in, one whole model out."""
+"""Merges a LoRA adapter into its base, and saves the result as a whole model."""

@@ -1,4 +1,7 @@
-"""What an adapter changes of its base, known without the base's weights: each tensor's merged value is PEFT's own."""
+"""Determines which weights of its base an adapter changes, without loading the base, and merges one at a time.
+
+PEFT's own layers compute every merged value.
+"""
 
 __all__ = ["AdaptedModel"]
 
@@ -23,64 +26,64 @@ from dpo.errors import ModelError
 from dpo.models.locating import LocatedModel
 
 WRAPPED = re.compile(r"\.(base_layer|token_adapter|modules_to_save\.default)(?=\.)")
-"""What PEFT puts into the names of a base's parameters."""
+"""What PEFT inserts into the names of a base's parameters."""
 MISMATCH = re.compile(r"size mismatch for (\S+): .*?Size\(\[(.*?)\]\) from checkpoint, .*?Size\(\[(.*?)\]\)")
-"""What torch says of a tensor with another shape."""
-ONE_BY_ONE = (Linear, Embedding, TrainableTokensLayer)
-"""PEFT's layers that stand for one weight, and so are merged without looking at another."""
+"""Torch's message about a tensor whose shape differs."""
+SINGLE_WEIGHT_LAYERS = (Linear, Embedding, TrainableTokensLayer)
+"""PEFT's layers that adapt one weight, so that each can be merged without any other weight."""
 KEEPS_THE_BASE = (True, False, "gaussian", "eva", "orthogonal")
-"""Values of init_lora_weights under which loading an adapter leaves the base's weights as they are."""
+"""Values of init_lora_weights with which loading an adapter does not change the base's weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptedModel:
-    """A base without weights, and an adapter on it with its own."""
+    """An adapter with its weights on a base without weights."""
 
     shapes: Mapping[str, torch.Size]
-    """Of the base's parameters and buffers, by name."""
+    """Name -> shape of the base's parameters and buffers."""
     layers: Mapping[str, BaseTunerLayer]
-    """PEFT's layers by the names of the base's modules that they adapt."""
-    given: Mapping[str, torch.Tensor]
-    """What the adapter brings whole, by the parameter it replaces: modules_to_save, trained biases."""
+    """Name of a module of the base -> the PEFT layer that adapts it."""
+    replacements: Mapping[str, torch.Tensor]
+    """Name of a parameter -> the adapter's value that replaces it: modules_to_save, trained biases."""
     tied: Mapping[str, str]
-    """Parameters that are another one under a second name, and that one's name."""
+    """Name of a tied parameter -> name of the parameter that it shares its value with."""
     entangled: str | None
-    """Why merging needs the whole base at once; None where it goes tensor by tensor."""
+    """Why merging needs the whole base at once; None if it works tensor by tensor."""
     parameter_of: Callable[[str], str | None]
-    """The parameter that a checkpoint's tensor is loaded into as it stands, None where loading converts it."""
+    """Name of a checkpoint's tensor -> the parameter it is loaded into; None if loading converts the tensor."""
 
     @classmethod
     def of(cls, located: LocatedModel, config: PretrainedConfig, *, trust_remote_code: bool = False) -> "AdaptedModel":
-        """Put an adapter on a base that is all shapes.
+        """Load an adapter onto a base that has shapes but no weights.
 
         Args:
-            located: The adapter.
-            config: The base's.
-            trust_remote_code: For models with code of their own.
+            located: The adapter and its base.
+            config: Configuration of the base.
+            trust_remote_code: Whether code that comes with the model may run.
 
         Raises:
-            ModelError: it is no LoRA adapter, or does not fit the base.
+            ModelError: if it is not a LoRA adapter, or does not fit the base.
         """
         assert located.adapter is not None
         adapter_config = read_adapter_config(located.adapter, located.adapter_revision)
         base = hollow_model(config, located.base, trust_remote_code=trust_remote_code)
         state = base.state_dict()
-        hollow = [*base.parameters()]  # kept, so that no later parameter has the id of one of them
+        hollow = [*base.parameters()]  # keeps them alive, so that no later parameter gets the id of one of them
         ids = {id(parameter) for parameter in hollow}
         parameter_of = renaming(base, state)
         entangled = None
         if adapter_config.init_lora_weights not in KEEPS_THE_BASE:
-            entangled = f"init_lora_weights={adapter_config.init_lora_weights!r} takes part of the base's weights away"
-            adapter_config.init_lora_weights = True  # for the shapes, all the same
+            entangled = f"init_lora_weights={adapter_config.init_lora_weights!r} changes the base's weights"
+            adapter_config.init_lora_weights = True  # the shapes do not depend on it
         adapted = load_onto(base, located, adapter_config).get_base_model()
         layers = {name: module for name, module in adapted.named_modules() if isinstance(module, BaseTunerLayer)}
         for name, layer in layers.items():
-            if not isinstance(layer, ONE_BY_ONE):
-                entangled = f"{name} has an adapter of the kind {type(layer).__name__}"
+            if not isinstance(layer, SINGLE_WEIGHT_LAYERS):
+                entangled = f"{name} has an adapter of type {type(layer).__name__}"
         return cls(
             shapes={name: tensor.shape for name, tensor in state.items()},
             layers={WRAPPED.sub("", f"{name}.").rstrip("."): layer for name, layer in layers.items()},
-            given={
+            replacements={
                 plain: parameter.detach()
                 for name, parameter in adapted.named_parameters(remove_duplicate=False)
                 if id(parameter) not in ids and (plain := WRAPPED.sub("", name)) in state
@@ -96,12 +99,12 @@ class AdaptedModel:
 
     @property
     def num_replaced(self) -> int:
-        """Parameters that the adapter brings whole, and has no layer for."""
-        return len(self.given.keys() - {f"{name}.weight" for name in self.layers})
+        """Number of parameters that the adapter replaces and has no PEFT layer for."""
+        return len(self.replacements.keys() - {f"{name}.weight" for name in self.layers})
 
     def changed(self) -> set[str]:
         """Names of the base's parameters that merging changes."""
-        names = set(self.given)
+        names = set(self.replacements)
         for name, layer in self.layers.items():
             names.add(f"{name}.weight")
             if trains_bias(layer):
@@ -109,35 +112,35 @@ class AdaptedModel:
         return names
 
     def sharing(self, name: str) -> set[str]:
-        """The names of one tied parameter, this one among them."""
+        """All names of a tied parameter, the given one included."""
         root = self.tied.get(name, name)
         return {root, *(other for other, its in self.tied.items() if its == root)}
 
-    def parted(self) -> list[str]:
-        """Names of tied parameters that become parameters of their own, since the adapter changes one of them."""
+    def untied(self) -> list[str]:
+        """Names of tied parameters that merging unties, because the adapter changes one of them."""
         changed = self.changed()
         return sorted(name for name in {*self.tied, *self.tied.values()} if self.sharing(name) & changed)
 
     @torch.no_grad()
     def merge(self, name: str, weight: torch.Tensor) -> torch.Tensor:
-        """A parameter of the merged model.
+        """Merge one parameter.
 
         Args:
-            name: The parameter's.
-            weight: The base's value.
+            name: Name of the parameter.
+            weight: Its value in the base.
 
         Returns:
-            The merged value, float32; the very same tensor where the adapter leaves it alone.
+            The merged value, float32; the given tensor itself if the adapter does not change it.
 
         Raises:
-            ModelError: its shape is not the base's, or the result is not finite.
+            ModelError: if its shape is not the base's, or the result is not finite.
         """
         if weight.shape != self.shapes[name]:
             raise ModelError(
-                f"{name}: its file has the shape {tuple(weight.shape)}, config.json asks for "
-                f"{tuple(self.shapes[name])}.\n  Weights and config.json are not of one model."
+                f"{name}: expected the shape {tuple(self.shapes[name])} from config.json, found "
+                f"{tuple(weight.shape)} in the file.\n  The weights and config.json belong to different models."
             )
-        weight = self.given.get(name, weight)
+        weight = self.replacements.get(name, weight)
         module, _, own = name.rpartition(".")
         layer = self.layers.get(module)
         if layer is None or (own == "bias" and not trains_bias(layer)):
@@ -150,7 +153,7 @@ class AdaptedModel:
         try:
             layer.merge(safe_merge=True)
         except (NotImplementedError, RuntimeError, ValueError) as error:
-            raise ModelError(f"{module}: the adapter cannot be merged here: {error}") from error
+            raise ModelError(f"{module}: PEFT cannot merge the adapter of this module: {error}") from error
         merged: torch.Tensor = getattr(base, own).data
         for key, parameter in hollow.items():
             setattr(base, key, parameter)
@@ -163,10 +166,10 @@ def trains_bias(layer: BaseTunerLayer) -> bool:
 
 
 def read_adapter_config(adapter: str, revision: str | None) -> Any:
-    """PEFT's configuration of a LoRA adapter.
+    """Read PEFT's configuration of a LoRA adapter.
 
     Raises:
-        ModelError: it is of another kind, or cannot be read.
+        ModelError: if it cannot be read, or belongs to another kind of adapter.
     """
     try:
         config = PeftConfig.from_pretrained(adapter, revision=revision)
@@ -174,19 +177,19 @@ def read_adapter_config(adapter: str, revision: str | None) -> Any:
         raise ModelError(f"--adapter {adapter}: PEFT cannot read its adapter_config.json: {error}") from error
     kind = getattr(config.peft_type, "value", config.peft_type)
     if kind != "LORA":
-        raise ModelError(f"--adapter {adapter}: expected a LoRA adapter (rsLoRA, DoRA, QLoRA too), found {kind}")
+        raise ModelError(f"--adapter {adapter}: expected a LoRA adapter (or rsLoRA, DoRA, QLoRA), found {kind}")
     if config.layer_replication:
         raise ModelError(
-            f"--adapter {adapter}: layer_replication repeats the base's layers, which no merged weight can say.\n"
-            "  Use base and adapter as they are."
+            f"--adapter {adapter}: layer_replication repeats layers of the base, which merged weights cannot express.\n"
+            "  Use the base with the adapter, unmerged."
         )
     return config
 
 
 def hollow_model(config: PretrainedConfig, name: str, *, trust_remote_code: bool) -> PreTrainedModel:
-    """A model whose every weight has its shape, on the CPU, and one zero behind it instead of memory.
+    """Build a model on the CPU in which every weight has its shape, but is one expanded zero that takes no memory.
 
-    PEFT moves an adapter to the device of the layer it is put on. On the meta device its weights would be lost.
+    The meta device does not work: PEFT moves an adapter to the device of its layer, and would lose its weights there.
     """
     try:
         with torch.device("meta"):
@@ -203,7 +206,7 @@ def hollow_model(config: PretrainedConfig, name: str, *, trust_remote_code: bool
 
 
 def renaming(model: PreTrainedModel, state: Mapping[str, torch.Tensor]) -> Callable[[str], str | None]:
-    """How transformers, on loading, finds the parameter of a checkpoint's tensor."""
+    """The mapping that transformers uses to load a checkpoint: name of a tensor -> name of its parameter."""
     transforms = get_model_conversion_mapping(model)
     renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
     converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
@@ -219,19 +222,19 @@ def renaming(model: PreTrainedModel, state: Mapping[str, torch.Tensor]) -> Calla
 
 
 def load_onto(base: PreTrainedModel, located: LocatedModel, config: Any) -> PeftModel:
-    """An adapter's weights on a base.
+    """Load an adapter's weights onto a base.
 
     Raises:
-        ModelError: what the adapter has and what the base takes are not the same.
+        ModelError: if the adapter's weights do not match the base.
     """
     assert located.adapter is not None
     does_not_fit = f"--adapter {located.adapter} does not fit {located.base}: "
-    config.base_model_name_or_path = None  # PEFT warns of any other
+    config.base_model_name_or_path = None  # PEFT warns if it names a model other than this one
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tied weights, which are parted below where they must be
+            warnings.simplefilter("ignore")  # about tied weights, which AdaptedModel.untied handles
             model = get_peft_model(base, config, low_cpu_mem_usage=True)
-    except ValueError as error:  # there is nothing of the names that it targets
+    except ValueError as error:  # the base has no module with the target names
         raise ModelError(f"{does_not_fit}{error}") from error
     try:
         weights = load_peft_weights(located.adapter, device="cpu", revision=located.adapter_revision)
@@ -239,30 +242,30 @@ def load_onto(base: PreTrainedModel, located: LocatedModel, config: Any) -> Peft
         raise ModelError(f"--adapter {located.adapter}: its weights cannot be read: {error}") from error
     try:
         result = set_peft_model_state_dict(model, weights, low_cpu_mem_usage=True)
-    except KeyError as error:  # PEFT's way to miss one of modules_to_save
-        raise ModelError(f"{does_not_fit}the adapter's file lacks {error}") from error
+    except KeyError as error:  # raised by PEFT if one of modules_to_save is missing
+        raise ModelError(f"{does_not_fit}the adapter's file does not contain {error}") from error
     except RuntimeError as error:
         raise ModelError(does_not_fit + explain_mismatch(str(error))) from error
     if result.unexpected_keys:
-        raise ModelError(f"{does_not_fit}the base has no place for {some(result.unexpected_keys)}")
+        raise ModelError(f"{does_not_fit}the base has no layer for {first_of(result.unexpected_keys)}")
     if missing := [key for key in result.missing_keys if "lora_" in key]:
-        raise ModelError(f"{does_not_fit}the adapter's file lacks {some(missing)}")
+        raise ModelError(f"{does_not_fit}the adapter's file does not contain {first_of(missing)}")
     return model
 
 
 def explain_mismatch(message: str) -> str:
-    """Torch's list of wrong shapes as one sentence about the first."""
+    """Turn torch's list of wrong shapes into one sentence about the first one, with advice."""
     found = MISMATCH.search(message)
     if found is None:
         return message
     name, theirs, ours = found.groups()
     advice = "Pass the base that the adapter was trained on"
     if "lora_" not in name:
-        advice += ": one with embeddings that were resized is saved first, and passed with --other_base"
-    return f"{plain_name(name)} has the shape ({theirs}), the base takes ({ours}).\n  {advice}."
+        advice += ". If its embeddings were resized, save the resized base and pass it with --other_base"
+    return f"{plain_name(name)} has the shape ({theirs}), but the base needs ({ours}).\n  {advice}."
 
 
-def some(keys: Iterable[str]) -> str:
+def first_of(keys: Iterable[str]) -> str:
     first, *others = map(plain_name, keys)
     return f"{first} (and {len(others)} more)" if others else first
 

@@ -1,4 +1,4 @@
-"""Whether a merged model says what its base says with the adapter: their logits, in float32, on a few prompts."""
+"""Checks a merged model: compares its logits with those of the base with the adapter, in float32, on a few prompts."""
 
 __all__ = ["Comparison", "compare"]
 
@@ -21,47 +21,51 @@ from dpo.merging.shards import Written
 from dpo.models.loading import load_causal_lm
 from dpo.models.locating import LocatedModel
 
-EXACT = 1e-4
-"""What float32's rounding of sums in another order may come to, of the largest logit. A wrong merge is far above it."""
-OF_ROUNDING = 0.1
-"""What may be left of the effect of rounding to a narrower dtype when both sides are rounded, since sums in another
-order round some weights to the other side. 0.0004 was (SmolLM2-135M in bfloat16)."""
+FLOAT32_TOLERANCE = 1e-4
+"""Allowed difference from float32 sums in another order, relative to the largest logit. A wrong merge is far above."""
+ROUNDING_SHARE = 0.1
+"""Allowed share of the effect of rounding to a narrower dtype, when both sides are rounded. Sums in another order round
+some weights in the other direction. Measured: 0.0004 (SmolLM2-135M in bfloat16)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Logits of the merged model beside what base and adapter give in the same dtype."""
+    """The logits of the merged model, compared with those of the base with the adapter in the same dtype.
+
+    Differences and effects are the largest over all logits, relative to largest_logit.
+    """
 
     num_prompts: int
     largest_logit: float
-    """In magnitude, with the adapter."""
+    """Largest magnitude of a logit, with the adapter."""
     difference: float
-    """The largest, of the largest logit. Not a number where a logit is none."""
+    """How far the merged model's logits are from the expected ones. NaN if a logit is NaN."""
     adapter_effect: float
-    """How far the adapter moves a logit at most, of the largest logit."""
+    """How far the adapter moves the logits."""
     rounding_effect: float
-    """The same of rounding the merged weights to what they are stored in; 0 in float32."""
+    """How far rounding the merged weights to the stored dtype moves the logits; 0 in float32."""
 
     @property
     def allowed(self) -> float:
-        """The largest difference that is no mistake, of the largest logit."""
-        return max(EXACT, OF_ROUNDING * self.rounding_effect)
+        """The largest difference that the check accepts, relative to the largest logit."""
+        return max(FLOAT32_TOLERANCE, ROUNDING_SHARE * self.rounding_effect)
 
     def agrees(self) -> bool:
-        return self.difference <= self.allowed  # what is not a number does not
+        return self.difference <= self.allowed  # False for NaN
 
     def describe(self, dtype: str) -> str:
-        """A few lines for the terminal."""
+        """Summarize the check in a few lines for the terminal."""
         prompts = "1 prompt" if self.num_prompts == 1 else f"{self.num_prompts} prompts"
         lines = [
-            f"checked on {prompts}: the logits differ from those of base and adapter in {dtype} by "
-            f"{self.difference:.1e} of the largest ({self.largest_logit:.1f}), at most {self.allowed:.1e} is allowed",
-            f"the adapter moves them by {self.adapter_effect:.1e}",
+            f"checked on {prompts}: the logits differ from those of the base with the adapter in {dtype} by "
+            f"{self.difference:.1e} of the largest logit ({self.largest_logit:.1f}); at most {self.allowed:.1e} is "
+            "allowed",
+            f"the adapter moves the logits by {self.adapter_effect:.1e}",
         ]
         if self.rounding_effect:
             lines[-1] += f", rounding to {dtype} by {self.rounding_effect:.1e}"
         if self.rounding_effect > self.adapter_effect / 2:
-            lines.append(f"warning: {dtype} rounds away much of what the adapter says. --dtype float32 keeps it")
+            lines.append(f"warning: rounding to {dtype} hides much of the adapter's effect. Pass --dtype float32")
         return "\n".join(lines)
 
 
@@ -74,25 +78,26 @@ def compare(
     written: Written,
     trust_remote_code: bool = False,
 ) -> Comparison:
-    """Compute both models' logits, one model in memory at a time.
+    """Compute both models' logits and compare them, with one model in memory at a time.
 
-    Where the weights were rounded, the same is done to what PEFT merges in memory, which must say in float32 what base
-    and adapter say: rounding moves logits as far as many an adapter does, and would hide a merge that does nothing.
+    If the stored weights are rounded, the expected logits come from a merge by PEFT in memory that is rounded in the
+    same way, and that must match the base with the adapter before rounding. Rounding alone can move the logits as far
+    as an adapter does, so a tolerance that allows for all of it would accept a merge that changes nothing.
 
     Args:
-        located: Base and adapter.
+        located: The base and the adapter.
         merged: Folder of the merged model.
-        tokenizer: Its.
-        num_prompts: How many of PROMPTS.
-        written: What its weights are stored in.
-        trust_remote_code: For models with code of their own.
+        tokenizer: Tokenizer of the merged model.
+        num_prompts: How many of PROMPTS to use.
+        written: The weights in the folder, with their dtypes.
+        trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
-        ModelError: one of them cannot be loaded, or PEFT cannot merge them.
+        ModelError: if one of the models cannot be loaded, or PEFT cannot merge them.
     """
     ids = [tokenizer(prompt, return_tensors="pt").input_ids for prompt in PROMPTS[:num_prompts]]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of PEFT's, to its own developers
+        warnings.simplefilter("ignore", FutureWarning)  # from PEFT, for its own developers
         model = load_causal_lm(located, dtype=torch.float32, trust_remote_code=trust_remote_code)
     adapted = logits(model, ids)
     with model.disable_adapter():
@@ -106,12 +111,12 @@ def compare(
         expected = logits(whole, ids)
         del whole
     del model
-    gc.collect()  # a model with an adapter refers to itself, and would still be there when the next one is loaded
+    gc.collect()  # a model with an adapter refers to itself, so it would stay in memory while the next one is loaded
     folder = LocatedModel(base=str(merged), tokenizer=str(merged))
     after = logits(load_causal_lm(folder, dtype=torch.float32, trust_remote_code=trust_remote_code), ids)
     largest = float(adapted.abs().max()) or 1.0
     rounding = float((expected - adapted).abs().max())
-    difference = torch.maximum((after - expected).abs().max(), inexact)  # not a number where one is none
+    difference = torch.maximum((after - expected).abs().max(), inexact)  # NaN if one of the two is NaN
     return Comparison(
         num_prompts=len(ids),
         largest_logit=largest,
@@ -123,15 +128,15 @@ def compare(
 
 @torch.inference_mode()
 def logits(model: PreTrainedModel | PeftModel, ids: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Logits of all prompts' tokens, (tokens, vocabulary)."""
+    """Logits of the tokens of all prompts, (tokens, vocabulary)."""
     return torch.cat([model(input_ids=one).logits[0] for one in ids])
 
 
 def merge_in_memory(model: PeftModel) -> PreTrainedModel:
-    """The adapter merged by PEFT, each adapted weight first parted from those that it is tied to.
+    """Merge the adapter with PEFT, after untying each adapted weight.
 
     Raises:
-        ModelError: PEFT cannot.
+        ModelError: if PEFT cannot merge it.
     """
     shared = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     for layer in [module for module in model.modules() if isinstance(module, BaseTunerLayer)]:
@@ -143,5 +148,6 @@ def merge_in_memory(model: PeftModel) -> PreTrainedModel:
         return model.merge_and_unload()
     except (NotImplementedError, RuntimeError, ValueError) as error:
         raise ModelError(
-            f"PEFT cannot merge the adapter, to compare with: {error}\n  Pass --check_prompts 0."
+            f"PEFT cannot merge the adapter in memory, which the check needs: {error}\n"
+            "  Pass --check_prompts 0 to skip the check."
         ) from error

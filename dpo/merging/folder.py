@@ -1,4 +1,4 @@
-"""The merged model's folder: what may be there before, and what lies beside the weights. No torch."""
+"""The merged model's folder: checks it before the merge, and writes the files next to the weights. No torch."""
 
 __all__ = ["check_output", "write_config"]
 
@@ -19,33 +19,41 @@ GENERATION = "generation_config.json"
 
 
 def check_output(folder: Path, *, overwrite: bool, inputs: Iterable[str]) -> None:
-    """Refuse a folder that cannot be made, or whose content would be lost.
+    """Refuse a folder that cannot be created, or whose content would be lost.
 
     Args:
-        folder: Where the merged model belongs.
+        folder: The folder for the merged model.
         overwrite: Whether an earlier merge may be replaced.
         inputs: Folders or Hub ids that the merge reads.
 
     Raises:
-        ConfigError: saying what is there.
+        ConfigError: if the folder is such a folder. The message says what it contains.
     """
     check_folder("output", folder)
     for name in inputs:
         source = Path(name).resolve()
         if source.is_dir() and folder.resolve() in (source, *source.parents):
-            raise ConfigError(f"--output {folder} holds {name}, which the merge reads.\n  Choose another folder.")
+            raise ConfigError(f"--output {folder} contains {name}, which the merge reads.\n  Choose another folder.")
     if folder.is_symlink():
-        raise ConfigError(f"--output {folder} is a link, which would be replaced.\n  Name the folder itself.")
+        raise ConfigError(
+            f"--output {folder} is a symbolic link, and the merge would replace it.\n  Pass the folder itself."
+        )
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not overwrite:
-        raise ConfigError(f"--output {folder} holds something.\n  Choose another folder, or pass --overwrite.")
+        raise ConfigError(f"--output {folder} is not empty.\n  Choose another folder, or pass --overwrite.")
     if not (folder / MERGE_REPORT).is_file():
-        raise ConfigError(f"--overwrite: {folder} holds no merge, and is left as it is.\n  Choose another folder.")
+        raise ConfigError(
+            f"--overwrite: {folder} was not made by `dpo merge`, so it was not replaced.\n  Choose another folder."
+        )
 
 
 def write_config(folder: Path, config: "PretrainedConfig", located: LocatedModel) -> None:
-    """Configuration of the model and of generation, the adapter's own where it has one; code that the base brings."""
+    """Write the model's configuration, the generation configuration and the base's own code.
+
+    The generation configuration is the adapter's if it has one, otherwise the base's. Existing safetensors files get
+    the permissions of config.json.
+    """
     config.save_pretrained(folder)
     generation = find_file(located.base, GENERATION, located.base_revision, optional=True)
     if located.adapter is not None:
@@ -55,5 +63,5 @@ def write_config(folder: Path, config: "PretrainedConfig", located: LocatedModel
     if Path(located.base).is_dir():
         for code in Path(located.base).glob("*.py"):
             shutil.copyfile(code, folder / code.name)
-    for weights in folder.glob("*.safetensors"):  # which safetensors makes the owner's alone
+    for weights in folder.glob("*.safetensors"):  # safetensors makes them readable for the owner only
         weights.chmod((folder / "config.json").stat().st_mode)

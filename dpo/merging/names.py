@@ -1,4 +1,4 @@
-"""Which base an adapter is merged into: the one it was trained on, unless the user vouches for another."""
+"""Finds the base of an adapter: the one it was trained on, unless the user explicitly names another one."""
 
 __all__ = ["locate_base"]
 
@@ -14,17 +14,17 @@ from dpo.models.locating import ADAPTER_CONFIG, LocatedModel, locate
 def locate_base(
     adapter: str, model: str | None = None, *, other_base: bool = False, revision: str | None = None
 ) -> LocatedModel:
-    """Follow an adapter to its base.
+    """Find the base of an adapter.
 
     Args:
         adapter: Folder or Hub id of the adapter.
-        model: Folder or Hub id of the base, or `embedded`; None takes the one that the adapter names.
-        other_base: Whether the base may have another name than the adapter has for it.
+        model: Folder or Hub id of the base, or `embedded`; None takes the base that the adapter names.
+        other_base: Whether `model` may differ from the base that the adapter names.
         revision: Branch, tag or commit of a Hub base. None takes the one that the adapter names for its base.
 
     Raises:
-        ModelError: there is no adapter, or it stands on another model.
-        TokenizerError: there is no such folder or Hub id.
+        ModelError: if `adapter` is not an adapter, or was trained on another base.
+        TokenizerError: if a folder or Hub id does not exist.
     """
     located = locate(adapter)
     if located.adapter is None:
@@ -35,15 +35,15 @@ def locate_base(
     if not other_base and not is_named:
         raise ModelError(
             f"--adapter {adapter} was trained on {located.base}, which is not --model {model}.\n"
-            "  Leave --model out, or pass --other_base where that base has only been moved or renamed."
+            "  Leave --model out, or pass --other_base if that base was only moved or renamed."
         )
     base = locate(model, revision=revision or (located.base_revision if is_named else None))
     if base.adapter is not None:
-        raise ModelError(f"--model {model} is an adapter itself.\n  Merge it into its own base first.")
+        raise ModelError(f"--model {model} is an adapter, expected a whole model.\n  Merge it into its base first.")
     tokenizer = located.tokenizer if located.tokenizer == located.adapter else base.base
     return replace(located, base=base.base, base_revision=base.base_revision, tokenizer=tokenizer)
 
 
 def place_of(model: str) -> str:
-    """One spelling for all names of a folder; a Hub id as it is."""
+    """The resolved path of a folder, so that all its spellings compare equal; a Hub id unchanged."""
     return model if is_hub_id(model) else str(Path(model).expanduser().resolve())

@@ -1,4 +1,4 @@
-"""What a user may ask of a merge, and what can be seen to be wrong with it. No torch."""
+"""The options of a merge, and their checks. No torch."""
 
 __all__ = ["PROMPTS", "MergeOptions"]
 
@@ -19,28 +19,28 @@ PROMPTS = (
     "She opened the old atlas, and between two pages she found",
     "12 * 12 = 144, 13 * 13 = 169, 14 * 14 =",
 )
-"""Of several kinds; the answers are of no matter."""
+"""Texts of several kinds. Only the logits are compared, so good answers do not matter."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MergeOptions:
-    """What the user asks for, beside the models."""
+    """The options of a merge."""
 
     base: str
-    """Name for the account: what the user or the adapter calls it."""
+    """Name of the base for the report, as the user or the adapter gives it."""
     adapter: str
     output: Path
     dtype: str | None = None
-    """float32, float16 or bfloat16; None keeps what each weight is stored in."""
+    """float32, float16 or bfloat16; None keeps the stored dtype of each weight."""
     max_shard_size: str = "5GB"
     check_prompts: int = 4
     trust_remote_code: bool = False
 
     def check(self) -> None:
-        """Refuse values out of their range.
+        """Refuse values that are out of range.
 
         Raises:
-            ConfigError: saying what is in it.
+            ConfigError: if there is such a value. The message gives the range.
         """
         if not 0 <= self.check_prompts <= len(PROMPTS):
             raise ConfigError(f"--check_prompts {self.check_prompts}: expected 0 to {len(PROMPTS)}")
@@ -48,12 +48,12 @@ class MergeOptions:
 
 
 def check_shard_size(size: str) -> None:
-    """Refuse what is no size.
+    """Refuse a text that is not a size.
 
     Raises:
-        ConfigError: showing what is one.
+        ConfigError: if it is not. The message shows examples.
     """
-    try:  # of no tensors: their sizes and names are asked of no one
+    try:  # with no tensors, so that only the size is parsed
         split_state_dict_into_shards_factory({}, get_storage_size=len, filename_pattern="", max_shard_size=size)
     except (OverflowError, ValueError) as error:
         raise ConfigError(f"--max_shard_size {size}: expected a size such as 5GB or 500MB") from error

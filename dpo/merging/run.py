@@ -1,4 +1,4 @@
-"""The merge itself: write, check, and only then put the folder in its place."""
+"""Runs a merge: write a temporary folder, check it, and then move it to its final place."""
 
 __all__ = ["MergeOptions", "merge"]
 
@@ -12,11 +12,11 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from dpo.cache import publish
 from dpo.errors import ConfigError, ModelError
-from dpo.merging.account import Merge
 from dpo.merging.adapted import AdaptedModel
 from dpo.merging.check import Comparison, compare
 from dpo.merging.folder import write_config
 from dpo.merging.options import MergeOptions
+from dpo.merging.report import Merge
 from dpo.merging.shards import Written, find_shards, merge_shards, why_whole
 from dpo.merging.whole import merge_whole
 from dpo.models.loading import load_chat_tokenizer
@@ -24,15 +24,15 @@ from dpo.models.locating import LocatedModel
 
 
 def merge(located: LocatedModel, options: MergeOptions, *, progress: bool = False) -> Merge:
-    """Merge an adapter into its base. The output folder is there when all is well, and only then.
+    """Merge an adapter into its base. The output folder appears only if the merge and its check succeed.
 
     Args:
         located: Base, adapter and tokenizer.
-        options: The user's.
-        progress: Whether to show a bar.
+        options: The options of the merge.
+        progress: Whether to show a progress bar.
 
     Raises:
-        DPOError: they do not fit, cannot be read or written, or the merged model says something else.
+        DPOError: if the adapter does not fit the base, a file cannot be read or written, or the check fails.
     """
     options.check()
     done: list[Merge] = []
@@ -51,7 +51,7 @@ def build(located: LocatedModel, options: MergeOptions, folder: Path, progress: 
     written, reason = write_weights(adapted, located, options, folder, config, progress)
     if options.dtype is not None:
         config.dtype = getattr(torch, options.dtype)
-    if adapted.parted():
+    if adapted.untied():
         config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
     write_config(folder, config, located)
     tokenizer.save_pretrained(folder)
@@ -78,10 +78,10 @@ def build(located: LocatedModel, options: MergeOptions, folder: Path, progress: 
 
 
 def load_config(located: LocatedModel, options: MergeOptions) -> PretrainedConfig:
-    """The base's configuration.
+    """Read the base's configuration.
 
     Raises:
-        ModelError: it cannot be read, or says that the weights are quantized.
+        ModelError: if it cannot be read, or the weights are quantized.
     """
     try:
         config = AutoConfig.from_pretrained(
@@ -91,7 +91,7 @@ def load_config(located: LocatedModel, options: MergeOptions) -> PretrainedConfi
         raise ModelError(f"model {located.base}: transformers cannot read its config.json: {error}") from error
     if getattr(config, "quantization_config", None) is not None:
         raise ModelError(
-            f"model {located.base}: its weights are quantized, and cannot take what is merged into them.\n"
+            f"model {located.base}: its weights are quantized, and an adapter cannot be merged into them.\n"
             "  Pass the model that it was quantized from: --model NAME --other_base."
         )
     return config
@@ -105,10 +105,10 @@ def write_weights(
     config: PretrainedConfig,
     progress: bool,
 ) -> tuple[Written, str | None]:
-    """Merge shard by shard, or with the whole base where that cannot be.
+    """Merge shard by shard, or with the whole base in memory if that is not possible.
 
     Returns:
-        What was written, and why the base was loaded whole, if it was.
+        What was written, and why the whole base was loaded; None if it was not.
     """
     dtype = getattr(torch, options.dtype) if options.dtype else None
     size = options.max_shard_size
@@ -134,10 +134,10 @@ def check(
     tokenizer: PreTrainedTokenizerBase,
     written: Written,
 ) -> Comparison:
-    """Compare the merged model with base and adapter.
+    """Compare the merged model with the base with the adapter.
 
     Raises:
-        ModelError: they differ by more than rounding explains.
+        ModelError: if they differ by more than rounding explains.
     """
     comparison = compare(
         located,
@@ -149,9 +149,9 @@ def check(
     )
     if not comparison.agrees():
         raise ModelError(
-            f"the merged model is another one: its logits differ from what base and adapter give in {written.dtype} "
-            f"by {comparison.difference:.1e} of the largest, and at most {comparison.allowed:.1e} is allowed. "
-            f"Nothing was left in {options.output}.\n  Use base and adapter as they are."
+            "the merged model failed its check: its logits differ from those of the base with the adapter in "
+            f"{written.dtype} by {comparison.difference:.1e} of the largest logit; at most {comparison.allowed:.1e} is "
+            f"allowed. Nothing was written to {options.output}.\n  Use the base with the adapter, unmerged."
         )
     return comparison
 

@@ -1,4 +1,4 @@
-"""Weights on their way from the base's safetensors to the merged model's, a shard of the output in memory at a time."""
+"""Merges the base's safetensors files into the merged model's, with one output shard in memory at a time."""
 
 __all__ = ["Written", "find_shards", "merge_shards", "why_whole"]
 
@@ -23,21 +23,21 @@ from dpo.merging.adapted import AdaptedModel
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """The weights of a merged folder."""
+    """The dtypes and the number of files of a merged model's weights."""
 
     num_shards: int
     dtypes: tuple[torch.dtype, ...]
-    """Of what is stored in floating point, each once."""
+    """All floating-point dtypes in the files, each once."""
     stored: Mapping[str, torch.dtype]
-    """Of the model's parameters, by name; without those that loading makes of other tensors than the files hold."""
+    """Name of a parameter -> its dtype in the files, without parameters that loading computes from other tensors."""
 
     @property
     def dtype(self) -> str:
-        """In words."""
+        """The dtypes as text, such as "bfloat16 and float32"."""
         return " and ".join(str(dtype).removeprefix("torch.") for dtype in self.dtypes)
 
     def dtype_of(self, parameter: str) -> torch.dtype:
-        """What a parameter is stored in; float32, which rounds nothing, where that is not known."""
+        """The stored dtype of a parameter; float32, which rounds nothing, if it is not known."""
         return self.stored.get(parameter, self.dtypes[0] if len(self.dtypes) == 1 else torch.float32)
 
 
@@ -46,21 +46,24 @@ class Source:
     """Where a tensor of the merged model comes from."""
 
     file: Path
-    """Of the base."""
+    """File of the base."""
     key: str
-    """Its name there."""
+    """Name of the tensor in that file."""
     parameter: str | None
-    """The model's parameter that it is, None where it is none as it stands."""
+    """The model's parameter that the tensor is; None if loading converts it."""
     stored: torch.dtype
     merged: torch.Tensor
-    """Shape and dtype of what is written, on the meta device."""
+    """Shape and dtype of the written tensor, on the meta device."""
 
 
 def find_shards(base: str, revision: str | None = None) -> dict[str, Path] | None:
-    """The file of each of the base's tensors, None where it has no safetensors.
+    """Find the file of each of the base's tensors.
+
+    Returns:
+        Name of a tensor -> its file; None if the base has no safetensors files.
 
     Raises:
-        ModelError: its index is broken, or a file that it names is missing.
+        ModelError: if the index is broken, or a file that it lists is missing.
     """
     if single := find_file(base, SAFE_WEIGHTS_NAME, revision, optional=True):
         with open_tensors(single) as file:
@@ -71,12 +74,12 @@ def find_shards(base: str, revision: str | None = None) -> dict[str, Path] | Non
     try:
         names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     except (ValueError, LookupError, TypeError) as error:
-        raise ModelError(f"{index}: expected an index of shards, with weight_map") from error
+        raise ModelError(f"{index}: expected an index of safetensors files, with the key weight_map") from error
     files = {}
     for name in dict.fromkeys(names.values()):
         file = find_file(base, name, revision)
         if file is None:
-            raise ModelError(f"{index} names {name}, which is not there.\n  Download the base anew.")
+            raise ModelError(f"{index} lists {name}, but this file is missing.\n  Download the base again.")
         files[name] = file
     return {key: files[name] for key, name in names.items()}
 
@@ -85,16 +88,16 @@ def open_tensors(file: Path) -> safe_open:
     try:
         return safe_open(file, "pt")
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file}: expected a file of safetensors: {error}.\n  Download the base anew.") from error
+        raise ModelError(f"{file}: expected a safetensors file: {error}.\n  Download the base again.") from error
 
 
 def why_whole(adapted: AdaptedModel, files: Mapping[str, Path] | None) -> str | None:
-    """Why a merge needs the whole base in memory, None where it goes shard by shard."""
+    """Why a merge needs the whole base in memory; None if it works shard by shard."""
     if files is None:
         return "it has no safetensors files"
     stored = {adapted.parameter_of(key) for key in files}
     missing = [name for name in sorted(adapted.changed()) if not adapted.sharing(name) & stored]
-    return f"its files have no {missing[0]} as the model has it" if missing else adapted.entangled
+    return f"its files do not contain {missing[0]} in the model's form" if missing else adapted.entangled
 
 
 def merge_shards(
@@ -106,18 +109,18 @@ def merge_shards(
     max_shard_size: str,
     progress: bool = False,
 ) -> Written:
-    """Write the merged weights, their files' names and index as transformers' own.
+    """Write the merged weights, with the file names and the index that transformers uses.
 
     Args:
         adapted: The base and its adapter.
-        files: The file of each of the base's tensors.
-        folder: Where to.
-        dtype: What floating-point weights are stored in; None keeps each as the base has it.
-        max_shard_size: Of each file, such as 5GB. A larger tensor has a file of its own.
-        progress: Whether to show a bar.
+        files: Name of each of the base's tensors -> its file.
+        folder: Folder to write to.
+        dtype: Dtype to store floating-point weights in; None keeps the base's dtype of each weight.
+        max_shard_size: Largest size of a file, such as 5GB. A larger tensor gets its own file.
+        progress: Whether to show a progress bar.
 
     Raises:
-        ModelError: a tensor does not fit or cannot be merged.
+        ModelError: if a tensor does not fit or cannot be merged.
     """
     sources = plan(adapted, files, dtype)
     shards = split_torch_state_dict_into_shards(
@@ -137,29 +140,29 @@ def merge_shards(
 
 
 def plan(adapted: AdaptedModel, files: Mapping[str, Path], dtype: torch.dtype | None) -> dict[str, Source]:
-    """The merged model's tensors by name, in the order of the base's files, without reading one."""
-    parted = adapted.parted()
+    """List the merged model's tensors by name, in the order of the base's files, without reading any."""
+    untied = adapted.untied()
     parameters = {adapted.parameter_of(key) for key in files}
     sources = {}
     for path in dict.fromkeys(files.values()):
         with open_tensors(path) as file:
-            for key in file.keys():  # noqa: SIM118  # it is no dict
+            for key in file.keys():  # noqa: SIM118  # not a dict
                 view = file.get_slice(key)
                 stored = str_to_torch_dtype[view.get_dtype()]
                 wanted = dtype if dtype is not None and stored.is_floating_point else stored
                 merged = torch.empty(view.get_shape(), dtype=wanted, device="meta")
                 parameter = adapted.parameter_of(key)
                 names: dict[str, str | None] = {key: parameter if parameter in adapted.shapes else None}
-                if parameter in parted:  # of those that part, this file has one
-                    names |= {name: name for name in parted if name in adapted.sharing(parameter) - parameters}
+                if parameter in untied:  # the base stores one tensor for all its names; the merge needs one for each
+                    names |= {name: name for name in untied if name in adapted.sharing(parameter) - parameters}
                     parameters |= {*names}
-                for name, its in names.items():
-                    sources[name] = Source(file=path, key=key, parameter=its, stored=stored, merged=merged)
+                for name, target in names.items():
+                    sources[name] = Source(file=path, key=key, parameter=target, stored=stored, merged=merged)
     return sources
 
 
 def write_shard(adapted: AdaptedModel, sources: Mapping[str, Source], to: Path) -> None:
-    """Merge and write some tensors. The base's files are open, and these in memory, until it returns."""
+    """Merge some tensors and write them to a file. They stay in memory, and the base's files open, until it returns."""
     with ExitStack() as stack:
         files = {path: stack.enter_context(open_tensors(path)) for path in {s.file for s in sources.values()}}
         tensors = {}

@@ -1,4 +1,4 @@
-"""Merging with the whole base in memory, where its weights cannot be merged one by one."""
+"""Merges with the whole base in memory, for weights that cannot be merged one by one."""
 
 __all__ = ["merge_whole"]
 
@@ -22,15 +22,24 @@ def merge_whole(
     max_shard_size: str,
     trust_remote_code: bool = False,
 ) -> Written:
-    """Load the base in float32, let PEFT merge the adapter into it, and save it.
+    """Load the base in float32, merge the adapter into it with PEFT, and save it.
+
+    Args:
+        adapted: The base and its adapter.
+        located: Where the base and the adapter are.
+        folder: Folder to write to.
+        dtype: Dtype to store the weights in.
+        max_shard_size: Largest size of a file, such as 5GB.
+        trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
-        ModelError: the model cannot be loaded, or the adapter changes one of two weights that are one and the same.
+        ModelError: if the model cannot be loaded, or the adapter changes only one of two tied weights.
     """
-    if tied := [name for name in adapted.parted() if name.rpartition(".")[0] in adapted.layers]:
+    if tied := [name for name in adapted.untied() if name.rpartition(".")[0] in adapted.layers]:
         raise ModelError(
-            f"{located.base}: {tied[0]} is tied to another weight, and its adapter is its own.\n"
-            "  Where the base has no safetensors, save it as such first; else use base and adapter as they are."
+            f"{located.base}: {tied[0]} is tied to another weight, and the adapter changes only one of the two.\n"
+            "  If the base has no safetensors files, save it as safetensors first. Otherwise use the base with the "
+            "adapter, unmerged."
         )
     model = load_causal_lm(located, dtype=torch.float32, trust_remote_code=trust_remote_code)
     try:

@@ -22,11 +22,11 @@ def run(make_base, make_adapter, tmp_path: Path):  # noqa: F811
     return call
 
 
-def test_it_tells_what_was_merged_and_keeps_the_account(run, tmp_path: Path, capsys) -> None:
+def test_it_prints_what_was_merged_and_saves_the_report(run, tmp_path: Path, capsys) -> None:
     code, output = run()
     assert code == 0
     shown = capsys.readouterr().out
-    assert f"14 layers merged: {tmp_path / 'adapter'} with the weights of {tmp_path / 'base'}" in shown  # 2 x (4 + 3)
+    assert f"14 layers merged: adapter {tmp_path / 'adapter'} into base {tmp_path / 'base'}" in shown  # 2 x (4 + 3)
     assert "1 shard of float32" in shown
     assert "at most 1.0e-04 is allowed" in shown
     assert "GiB with the check" in shown
@@ -36,12 +36,12 @@ def test_it_tells_what_was_merged_and_keeps_the_account(run, tmp_path: Path, cap
     assert "with the adapter" in (output / "README.md").read_text()
 
 
-def test_half_precision_has_its_own_words(run, capsys) -> None:
+def test_half_precision_is_named_in_the_check(run, capsys) -> None:
     assert run("--dtype", "bfloat16")[0] == 0
-    assert "from those of base and adapter in bfloat16 by" in capsys.readouterr().out
+    assert "from those of the base with the adapter in bfloat16 by" in capsys.readouterr().out
 
 
-def test_a_second_merge_needs_a_word(run, capsys) -> None:
+def test_a_second_merge_needs_overwrite(run, capsys) -> None:
     assert run("--check_prompts", "0")[0] == 0
     assert run("--check_prompts", "0")[0] == 2
     assert "pass --overwrite" in capsys.readouterr().err

@@ -19,8 +19,8 @@ from transformers import (
     set_seed,
 )
 
-from dpo.merging.account import Merge
 from dpo.merging.names import locate_base
+from dpo.merging.report import Merge
 from dpo.merging.run import MergeOptions, merge
 
 IDS = torch.arange(40, 72)[None]
@@ -85,7 +85,7 @@ def make_adapter(tmp_path: Path) -> MakeAdapter:
 
 @pytest.fixture
 def run_merge(tmp_path: Path) -> RunMerge:
-    """Merges an adapter into the base it names, unchecked by default, and returns the account and the folder."""
+    """Merges an adapter into the base it names, unchecked by default, and returns the report and the folder."""
 
     def run(
         adapter: Path, model: Path | None = None, *, other_base: bool = False, **options: Any
@@ -107,7 +107,7 @@ def with_adapter(base: Path, adapter: Path) -> PeftModel:
 
 
 def weights_of(file: Path) -> dict[str, torch.Tensor]:
-    """A file's tensors as copies, which outlive it when it is written anew."""
+    """Copies of a file's tensors, which stay valid when the file is replaced."""
     return {key: tensor.clone() for key, tensor in load_file(file).items()}
 
 
@@ -117,7 +117,7 @@ def logits(model: PreTrainedModel | PeftModel) -> torch.Tensor:
 
 
 def save_template(folder: Path, tokenizer: Path, template: str) -> None:
-    """Give an adapter a tokenizer of its own, as training does."""
+    """Save a tokenizer with a template in an adapter's folder, as training does."""
     loaded = PreTrainedTokenizerFast.from_pretrained(tokenizer)
     loaded.chat_template = template
     loaded.save_pretrained(folder)

@@ -23,13 +23,15 @@ def base(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_base_that_the_adapter_names_is_taken(base: Path, tmp_path: Path) -> None:
+def test_the_base_that_the_adapter_names_is_the_default(base: Path, tmp_path: Path) -> None:
     adapter = adapter_on(str(base), tmp_path / "adapter")
     located = locate_base(adapter)
     assert (located.base, located.adapter, located.tokenizer) == (str(base), adapter, str(base))
 
 
-def test_names_of_one_folder_are_one_base(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_spellings_of_the_base_s_path_are_accepted(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     adapter = adapter_on(str(base), tmp_path / "adapter")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(base)
@@ -37,7 +39,7 @@ def test_names_of_one_folder_are_one_base(base: Path, tmp_path: Path, monkeypatc
         assert locate_base(adapter, name).base == name
 
 
-def test_a_base_on_the_hub_is_taken_at_the_flag_s_revision_or_the_adapter_s(tmp_path: Path) -> None:
+def test_a_hub_base_has_the_revision_of_the_flag_or_of_the_adapter(tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     config = {"base_model_name_or_path": "org/small", "revision": "step1000"}
@@ -64,22 +66,22 @@ def test_the_tokenizer_follows_the_base_unless_the_adapter_has_one(base: Path, t
     assert locate_base(adapter, str(base), other_base=True).tokenizer == adapter
 
 
-def test_what_is_no_adapter_is_refused(base: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_an_adapter_is_refused(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"found no adapter_config\.json"):
         locate_base(str(base))
     with pytest.raises(DPOError, match="there is no such folder"):
         locate_base(str(tmp_path / "none"))
 
 
-def test_an_adapter_is_no_base(base: Path, tmp_path: Path) -> None:
+def test_an_adapter_as_the_base_is_refused(base: Path, tmp_path: Path) -> None:
     first = adapter_on(str(base), tmp_path / "first")
     second = adapter_on(first, tmp_path / "second")
-    with pytest.raises(ModelError, match="is an adapter itself"):
+    with pytest.raises(ModelError, match="is an adapter, expected a whole model"):
         locate_base(second, first)
 
 
 @pytest.mark.parametrize(
     ("name", "expected"), [("gpt2", True), ("org/name", True), ("./name", False), ("/a/b", False), ("a/b/c", False)]
 )
-def test_hub_ids_are_told_from_folders(name: str, expected: bool) -> None:
+def test_hub_ids_are_distinguished_from_folders(name: str, expected: bool) -> None:
     assert is_hub_id(name) is expected

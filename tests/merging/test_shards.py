@@ -1,4 +1,4 @@
-"""Files of the base and of the merged model, and how much of them is in memory."""
+"""The files of the base and of the merged model, and the memory that a merge needs."""
 
 import json
 import os
@@ -27,11 +27,11 @@ def merge_by_shard(adapter, output):
 
 def load_whole(adapter):
     model = load_causal_lm(locate_base(adapter), dtype=torch.float32)
-    assert all(parameter.isfinite().all() for parameter in model.parameters())  # reads what is only mapped until then
+    assert all(parameter.isfinite().all() for parameter in model.parameters())  # reads the memory-mapped weights
 
 def grows_by(work, *arguments):
-    "MiB that some work adds to what is in memory, at its peak."
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
+    "MiB that some work adds to the resident memory, at its peak."
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = status("VmRSS")
     work(*arguments)
     return status("VmHWM") - before
@@ -41,18 +41,18 @@ def status(name):
     return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 
 small, large, output = sys.argv[1:]
-merge_by_shard(small, output + "0")  # libraries load what they load at their first use
+merge_by_shard(small, output + "0")  # a warm-up: libraries allocate memory at their first use
 print(grows_by(merge_by_shard, large, output + "1"), grows_by(load_whole, large))
 """
 
 
-def test_shards_in_and_out_hold_every_tensor_once(make_base, make_adapter, run_merge) -> None:
+def test_the_merged_shards_contain_every_tensor_once(make_base, make_adapter, run_merge) -> None:
     base = make_base(max_shard_size="8KB")
     adapter = make_adapter(base)
     assert len([*base.glob("*.safetensors")]) > 3
-    account, merged = run_merge(adapter, max_shard_size="10KB")
+    report, merged = run_merge(adapter, max_shard_size="10KB")
     files = sorted(merged.glob("*.safetensors"))
-    assert account.num_shards == len(files) > 3
+    assert report.num_shards == len(files) > 3
     index = json.loads((merged / "model.safetensors.index.json").read_text())
     found = {}
     for file in files:
@@ -71,14 +71,14 @@ def test_shards_in_and_out_hold_every_tensor_once(make_base, make_adapter, run_m
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
 def test_a_tensor_that_is_written_twice_counts_towards_its_shard(make_base, make_adapter, run_merge) -> None:
     base = make_base(llama(tie_word_embeddings=True))
-    account, merged = run_merge(make_adapter(base, target_modules=["lm_head"]), max_shard_size="30KB")
+    report, merged = run_merge(make_adapter(base, target_modules=["lm_head"]), max_shard_size="30KB")
     with safe_open(merged / "model-00001-of-00003.safetensors", "pt") as tensors:
         assert [*tensors.keys()] == ["model.embed_tokens.weight"]  # 400 x 16 x 4 bytes are 25.6 KB
-    assert account.num_shards == 3
+    assert report.num_shards == 3
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are measured as Linux tells them")
-def test_memory_grows_by_shards_not_by_the_model(make_base, make_adapter, tmp_path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
+def test_memory_grows_with_the_shards_not_with_the_model(make_base, make_adapter, tmp_path) -> None:
     options = {"target_modules": ["q_proj", "down_proj"]}
     small = make_adapter(make_base(name="small"), name="small-adapter", **options)
     sizes = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6, "num_attention_heads": 8}
@@ -96,11 +96,11 @@ def test_memory_grows_by_shards_not_by_the_model(make_base, make_adapter, tmp_pa
     )
     assert result.returncode == 0, result.stderr
     by_shard, whole = map(float, result.stdout.split())
-    assert whole > 0.8 * size_mib  # or the measurement would see nothing
+    assert whole > 0.8 * size_mib  # the measurement does see a whole model
     assert by_shard < 0.4 * size_mib  # 5 MB shards, 4 MB tensors and the adapter, a few times over
 
 
-def test_a_size_that_is_none_is_refused(make_base, make_adapter, run_merge) -> None:
+def test_a_text_that_is_not_a_size_is_refused(make_base, make_adapter, run_merge) -> None:
     with pytest.raises(ConfigError, match="--max_shard_size large: expected a size such as 5GB"):
         run_merge(make_adapter(make_base()), max_shard_size="large")
 
@@ -110,14 +110,14 @@ def test_a_shard_that_is_missing_is_named(make_base, make_adapter, run_merge) ->
     adapter = make_adapter(base)
     missing = sorted(base.glob("*.safetensors"))[1]
     missing.unlink()
-    with pytest.raises(ModelError, match=f"names {missing.name}, which is not there"):
+    with pytest.raises(ModelError, match=f"lists {missing.name}, but this file is missing"):
         run_merge(adapter)
 
 
-def test_a_file_that_was_cut_short_is_named(make_base, make_adapter, run_merge) -> None:
+def test_a_truncated_file_is_named(make_base, make_adapter, run_merge) -> None:
     base = make_base()
     adapter = make_adapter(base)
     content = (base / "model.safetensors").read_bytes()
     (base / "model.safetensors").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DPOError, match=r"model\.safetensors: expected a file of safetensors"):
+    with pytest.raises(DPOError, match=r"model\.safetensors: expected a safetensors file"):
         run_merge(adapter)

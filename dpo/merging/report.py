@@ -1,4 +1,4 @@
-"""The account of a merge: printed, kept as JSON, and told in the model's README.md."""
+"""The report of a merge: printed, saved as JSON, and summarized in the model's README.md."""
 
 __all__ = ["Merge"]
 
@@ -21,7 +21,7 @@ CARD = """\
 
 {base} with the adapter `{adapter}` merged into its weights, stored in {dtype}.
 
-`{report}` says what was merged, and how far its logits are from those of base and adapter.
+`{report}` lists what was merged, and how far the logits are from those of the base with the adapter.
 
 ```python
 from transformers import pipeline
@@ -34,44 +34,44 @@ print(generate([{{"role": "user", "content": "What is the capital of Peru?"}}], 
 
 @dataclass(frozen=True, kw_only=True)
 class Merge:
-    """What was merged, what came out, and what it took."""
+    """What was merged, the result, and the time and memory it took."""
 
     base: str
-    """As the user or the adapter named it."""
+    """As the user or the adapter names it."""
     adapter: str
     num_layers: int
-    """With a LoRA adapter."""
+    """Layers with a LoRA adapter."""
     num_replaced: int
-    """Weights that the adapter brings whole."""
+    """Weights that the adapter replaces completely."""
     whole_base_because: str | None
-    """Why the base was loaded whole; None where a shard at a time was enough."""
+    """Why the whole base was loaded; None if it was merged shard by shard."""
     dtype: str
     num_shards: int
     size_gib: float
     comparison: Comparison | None
     merging_s: float
     peak_memory_gib: float
-    """Of the process while merging, libraries included."""
+    """Peak of the process while merging, libraries included."""
     peak_memory_with_check_gib: float
 
     def describe(self) -> str:
-        """A few lines for the terminal."""
-        replaced = f", {self.num_replaced} weights taken from it whole" if self.num_replaced else ""
+        """Summarize the merge in a few lines for the terminal."""
+        replaced = f", {self.num_replaced} weights replaced by the adapter's" if self.num_replaced else ""
         shards = "1 shard" if self.num_shards == 1 else f"{self.num_shards} shards"
         lines = [
-            f"{self.num_layers} layers merged{replaced}: {self.adapter} with the weights of {self.base}",
+            f"{self.num_layers} layers merged{replaced}: adapter {self.adapter} into base {self.base}",
             f"{shards} of {self.dtype}, {self.size_gib:.2f} GiB",
         ]
         if self.whole_base_because:
-            lines.append(f"the base was loaded whole, since {self.whole_base_because}")
-        memory = f"{self.merging_s:.1f} s and at most {self.peak_memory_gib:.2f} GiB of memory"
+            lines.append(f"the whole base was loaded, because {self.whole_base_because}")
+        memory = f"{self.merging_s:.1f} s, peak memory {self.peak_memory_gib:.2f} GiB"
         if self.comparison is None:
-            return "\n".join([*lines, memory, "not checked: --check_prompts 0"])
+            return "\n".join([*lines, memory, "the logits were not checked: --check_prompts 0"])
         memory += f", {self.peak_memory_with_check_gib:.2f} GiB with the check"
         return "\n".join([*lines, memory, self.comparison.describe(self.dtype)])
 
     def save(self, folder: Path) -> None:
-        """Write the report."""
+        """Write the report as JSON."""
         content = asdict(self)
         (folder / MERGE_REPORT).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -79,8 +79,8 @@ class Merge:
         """Write README.md, with the front matter that the Hub reads.
 
         Args:
-            folder: Where to write it.
-            place: Where the folder will be.
+            folder: Folder to write the file to.
+            place: Final path of that folder.
         """
         front_matter: dict[str, Any] = {"library_name": "transformers", "tags": ["merged-adapter"]}
         if is_hub_id(self.base):
