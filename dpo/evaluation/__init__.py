@@ -1,1 +1,1 @@
-"""What a model can do, on benchmarks and on held-out pairs, one model or several side by side."""
+"""Measures models on benchmarks and on held-out pairs, and compares several models."""

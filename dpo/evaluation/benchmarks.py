@@ -1,6 +1,6 @@
-"""Benchmarks by EleutherAI's lm-eval, on a model that is in memory already.
+"""Runs benchmarks with EleutherAI's lm-eval, on a model that is already in memory.
 
-names -> lm-eval's index -> tasks with their questions, before any model is loaded -> a model's measures
+names -> lm-eval's index -> tasks with their questions, before any model is loaded -> measures of a model
 """
 
 __all__ = ["Benchmarks", "check_tasks", "load_benchmarks"]
@@ -21,42 +21,46 @@ from dpo.evaluation.suites import FACTS, SUITES, TASKS, TaskRequest
 
 REQUIREMENT = "lm-eval==0.4.13"
 SHOWN = (FACTS, "arc_challenge", "arc_easy", "gsm8k", "hellaswag", "mmlu", "piqa", "truthfulqa_mc2", "winogrande")
-"""Tasks that an error lists, of thousands."""
+"""The tasks that an error message lists, out of thousands."""
 SEED = 1234
-"""lm-eval's own, so that its command line draws the same examples."""
+"""lm-eval's default, so that the few-shot examples are those of its command line."""
 CLOSE = 1e-9
-"""Largest difference between a value and the mean of its items."""
+"""Largest accepted difference between a value and the mean of its items."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmarks:
-    """Tasks with their questions, ready for one model after the other."""
+    """Tasks with their questions, ready to measure one model after another."""
 
     requests: Sequence[TaskRequest]
     suite: str | None
-    """The suite that the first requests are of, whose mean is reported too."""
+    """Name of the suite that the first requests belong to; its mean is reported too."""
     loaded: Mapping[str, Any]
     """lm-eval's tasks and groups by name."""
     tasks_of: Mapping[str, Sequence[str]]
-    """The tasks of each request, by its name."""
+    """Name of a request -> its tasks."""
 
     def run(
         self, model: Any, tokenizer: PreTrainedTokenizerBase, *, batch_size: int, limit: int | None, uses_template: bool
     ) -> dict[str, Measure]:
-        """A model's measures, by the name of their row.
+        """Measure a model.
 
         Args:
-            model: In memory, on its device.
-            tokenizer: The model's.
-            batch_size: Requests at once.
-            limit: Questions of each task, the first ones; None takes all.
-            uses_template: Whether questions are asked in the tokenizer's chat template, examples as earlier turns.
+            model: The model, on its device.
+            tokenizer: Tokenizer of the model.
+            batch_size: lm-eval requests per batch.
+            limit: Number of questions of each task, from the first; None takes all.
+            uses_template: Whether to ask the questions in the tokenizer's chat template, with the few-shot examples as
+                earlier turns.
+
+        Returns:
+            Name of a table row -> measure.
         """
         from lm_eval import evaluate
         from lm_eval.models.huggingface import HFLM
 
         set_seed(SEED)
-        for task in self.loaded["tasks"].values():  # anew, or a second model would be shown other examples
+        for task in self.loaded["tasks"].values():  # for each model, or the next one would get other examples
             task.set_fewshot_seed(SEED)
         results = evaluate(
             lm=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal"),
@@ -73,7 +77,7 @@ class Benchmarks:
         return measures
 
     def rows(self, request: TaskRequest, results: Mapping[str, Any]) -> dict[str, Measure]:
-        """What one request gives: the group's own measures where it has some, else those of its tasks."""
+        """The rows of one request: the group's own measures if lm-eval reports any, otherwise those of its tasks."""
         tasks = self.tasks_of[request.name]
         if request.averages_tasks:
             of_tasks = [measures_of(task, [task], results, request.metric) for task in tasks]
@@ -85,23 +89,26 @@ class Benchmarks:
         return {self.row_name(name, label): found[label] for name, found in by_name.items() for label in found}
 
     def row_name(self, name: str, label: str) -> str:
-        """Such as "hellaswag, 10-shot, acc_norm"."""
+        """The name of a table row, such as "hellaswag, 10-shot, acc_norm"."""
         tasks = self.tasks_of.get(name, [name])
         shots = {self.loaded["tasks"][task].get_config("num_fewshot") for task in tasks}
-        told = f", {shots.pop()}-shot" if len(shots) == 1 else ""
-        return f"{name}{told}, {label}"
+        of_shots = f", {shots.pop()}-shot" if len(shots) == 1 else ""
+        return f"{name}{of_shots}, {label}"
 
 
 def measures_of(
     name: str, tasks: Sequence[str], results: Mapping[str, Any], metric: str | None = None
 ) -> dict[str, Measure]:
-    """The measures that lm-eval reports under a name, by metric.
+    """Read the measures that lm-eval reports under a name.
 
     Args:
-        name: A task or a group.
-        tasks: The tasks it stands for.
-        results: Of lm_eval.evaluate, with samples.
-        metric: The one to read; None reads all.
+        name: Name of a task or a group.
+        tasks: The tasks of that name.
+        results: Result of lm_eval.evaluate, with samples.
+        metric: The metric to read; None reads all.
+
+    Returns:
+        Metric -> measure.
     """
     entries = results["results"].get(name, {})
     measures = {}
@@ -122,7 +129,7 @@ def measures_of(
 def items_of(
     tasks: Sequence[str], results: Mapping[str, Any], metric: str, which_filter: str, value: float
 ) -> dict[Hashable, float]:
-    """The metric by task and question; empty where the value is not their mean, as a perplexity."""
+    """The metric of each (task, question); empty if the value is not their mean, as for a perplexity."""
     items = {
         (task, sample["doc_id"]): sample[metric]
         for task in tasks
@@ -141,13 +148,13 @@ def load_benchmarks(
     """Find tasks and read their questions.
 
     Args:
-        tasks: What to load.
-        suite: A name in SUITES, whose tasks are loaded before them.
-        include_path: Folder of a user's own tasks, in lm-eval's form.
+        tasks: The tasks to load.
+        suite: A name in SUITES, whose tasks are loaded before the others.
+        include_path: Folder of the user's own tasks, in lm-eval's format.
 
     Raises:
-        ConfigError: lm-eval is not installed, a task is unknown or named twice, or cannot be run here.
-        SourceError: a task's questions cannot be read.
+        ConfigError: if lm-eval is not installed, or a task is unknown, listed twice or not supported.
+        SourceError: if a task's questions cannot be read.
     """
     check_installed()
     requests = [*(() if suite is None else SUITES[suite]), *tasks]
@@ -157,7 +164,9 @@ def load_benchmarks(
     for request in requests:
         found = load_task(manager, request)
         if shared := sorted(loaded["tasks"].keys() & found["tasks"].keys()):
-            raise ConfigError(f"--tasks {request.name}: {shared[0]} is asked for twice.\n  Leave out one of the two.")
+            raise ConfigError(
+                f"--tasks {request.name}: the task {shared[0]} is requested twice.\n  Leave one of the two out."
+            )
         loaded["tasks"] |= found["tasks"]
         loaded["groups"] |= found.get("groups", {})
         tasks_of[request.name] = list(found["tasks"])
@@ -165,10 +174,10 @@ def load_benchmarks(
 
 
 def check_tasks(tasks: Sequence[TaskRequest], *, include_path: Path | None = None) -> None:
-    """Refuse tasks that lm-eval does not have. Their questions are not read, and a suite is taken on trust.
+    """Refuse tasks that lm-eval does not have. Questions are not read, and the tasks of a suite are not checked.
 
     Raises:
-        ConfigError: lm-eval is not installed, or a task is unknown.
+        ConfigError: if lm-eval is not installed, or a task is unknown.
     """
     check_installed()
     if tasks:
@@ -177,14 +186,15 @@ def check_tasks(tasks: Sequence[TaskRequest], *, include_path: Path | None = Non
 
 def check_installed() -> None:
     if importlib.util.find_spec("lm_eval") is None:
-        raise ConfigError(f"benchmarks are run by lm-eval, which is not installed.\n  pip install {REQUIREMENT}")
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # warnings on each of its defaults
+        raise ConfigError(f"benchmarks need lm-eval, which is not installed.\n  Install it: pip install {REQUIREMENT}")
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns about each of its own defaults
 
 
 def find_tasks(names: Sequence[str], include_path: Path | None) -> Any:
-    """lm-eval's index of tasks, in which every name stands.
+    """Load lm-eval's index of tasks, and check that it contains every name.
 
-    Its own tasks are thousands of files, half a minute to read, and are left out where our own and the user's will do.
+    lm-eval's own tasks are thousands of files, which take half a minute to read. They are skipped if the package's and
+    the user's tasks contain every name.
     """
     from lm_eval.tasks import TaskManager
 
@@ -199,28 +209,28 @@ def find_tasks(names: Sequence[str], include_path: Path | None) -> Any:
 
 
 def load_task(manager: Any, request: TaskRequest) -> Any:
-    """The tasks and groups that a name stands for, with their questions and the examples that were asked for."""
+    """Load the tasks and groups of a name, with their questions and the requested number of few-shot examples."""
     from datasets import disable_progress_bars
 
     disable_progress_bars()
     try:
         loaded = manager.load([request.name])
-    except Exception as error:  # the Hub, the network and tasks' own code fail in any way
+    except Exception as error:  # the Hub, the network and a task's own code can raise anything
         raise SourceError(
             f"task {request.name}: cannot be loaded: {type(error).__name__}: {error}\n"
-            "  Most tasks take their questions from the Hugging Face Hub: check the network and HF_HUB_OFFLINE.\n"
-            f"  --tasks {FACTS} needs neither; --include_path DIR reads tasks of your own."
+            "  Most tasks download their questions from the Hugging Face Hub: check the network and HF_HUB_OFFLINE.\n"
+            f"  --tasks {FACTS} needs no network. --include_path DIR reads your own tasks."
         ) from error
     for name, task in loaded["tasks"].items():
         if getattr(task, "UNSAFE_CODE", False) or getattr(task, "MULTIMODAL", False):
             raise ConfigError(
-                f"task {name} runs code that a model writes, or asks about more than text, which is not done here.\n"
-                "  Run it with lm_eval itself."
+                f"task {name} runs code that a model writes, or needs more than text. Such tasks are not supported.\n"
+                "  Run it with lm_eval directly."
             )
         own = task.get_config("num_fewshot")
         if own == 0 and request.num_fewshot:
             raise ConfigError(
-                f"--tasks {request.name}:{request.num_fewshot}: {name} is asked without examples, as it says itself.\n"
+                f"--tasks {request.name}:{request.num_fewshot}: the task {name} allows no few-shot examples.\n"
                 f"  Write --tasks {request.name}"
             )
         wanted = request.num_fewshot

@@ -1,4 +1,4 @@
-"""The rows of the task `dpo_facts`, as its YAML asks for them.
+"""Loads the rows of the task `dpo_facts`, in the form that its YAML file needs.
 
 A row:
 
@@ -16,10 +16,13 @@ from dpo.evaluation.suites import TASKS
 
 
 def load_facts(**metadata: Any) -> dict[str, Dataset]:
-    """The questions, under the name of their split.
+    """Load the questions.
 
     Args:
-        metadata: The YAML's, which lm-eval hands over.
+        metadata: The metadata in the YAML file, passed by lm-eval and not used.
+
+    Returns:
+        Name of the split -> questions.
     """
     lines = (TASKS / "dpo_facts.jsonl").read_text(encoding="utf-8").splitlines()
     return {"test": Dataset.from_list([json.loads(line) for line in lines])}

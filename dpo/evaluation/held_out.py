@@ -1,4 +1,4 @@
-"""The pairs that a model is held against: read with its own tokenizer, from sources or from a prepared folder."""
+"""Loads the held-out pairs for a model, with the model's own tokenizer, from sources or from a prepared folder."""
 
 __all__ = ["HeldOut", "check_same_tokens", "load_held_out"]
 
@@ -18,17 +18,17 @@ from dpo.records import Preference
 
 PARTS = ("prompt_ids", "chosen_ids", "rejected_ids")
 NUM_CHECKED_PAIRS = 8
-"""Pairs of a prepared folder that are encoded again with the model's tokenizer."""
+"""Number of pairs of a prepared folder that are encoded again with the model's tokenizer, to compare the ids."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """Pairs as one model sees them."""
+    """Held-out pairs as the token ids of one model."""
 
     pairs: Dataset
     """Prepared pairs, in the order of the sources."""
     report: DataReport
-    """The account of the rows."""
+    """The data report of the rows."""
 
 
 def load_held_out(
@@ -39,21 +39,23 @@ def load_held_out(
     progress: bool,
     whose: str = "the model's tokenizer",
 ) -> HeldOut:
-    """The kept pairs of sources, or the held-out ones of a prepared folder.
+    """Load the kept pairs of sources, or the held-out pairs of a prepared folder.
 
     Args:
-        config: What to read and what to keep.
-        tokenizer: The model's.
-        limit: Most pairs, the first ones; None takes all.
-        progress: Whether to show a bar.
-        whose: What an error about the template calls the tokenizer.
+        config: The data flags: what to read and what to keep.
+        tokenizer: Tokenizer of the model.
+        limit: Largest number of pairs, from the first; None takes all.
+        progress: Whether to show a progress bar.
+        whose: Name of the tokenizer for an error about the template.
 
     Raises:
-        DPOError: a source or the template cannot be used, or nothing is kept.
-        DataError: the folder holds answers in place of pairs, or no held-out ones, or its ids are of another tokenizer.
+        DPOError: if a source or the template cannot be used, or no pair is kept.
+        DataError: if the folder contains answers instead of pairs, has no held-out pairs, or was prepared with another
+            tokenizer.
     """
     if config.prepared is None:
-        load_known_template(config.template, tokenizer, whose=whose)  # else the advice would be --add_control_tokens
+        # Checked first, since prepare() would advise --add_control_tokens, which is a training flag.
+        load_known_template(config.template, tokenizer, whose=whose)
         prepared = prepare(config, tokenizer, progress=progress)
         rows = prepared.train
     else:
@@ -62,10 +64,10 @@ def load_held_out(
 
 
 def open_eval_split(config: DataConfig, tokenizer: Tokenizer) -> tuple[PreparedData, Any]:
-    """A preparation and its held-out pairs.
+    """Open a prepared folder and its held-out pairs.
 
-    A trained model has the template that it was trained with, so its tokenizer is not the one that prepared, to the
-    letter. What counts is that it gives the same ids.
+    The tokenizer of a trained model includes its training template, so it is not identical to the tokenizer that
+    prepared the pairs. It only has to give the same ids.
     """
     folder = config.prepared_folder
     try:
@@ -74,32 +76,32 @@ def open_eval_split(config: DataConfig, tokenizer: Tokenizer) -> tuple[PreparedD
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(
             f"--prepared {folder}: {type(error).__name__}: {error}\n"
-            f"  Expected what `dpo prepare --output {folder}` makes."
+            f"  Expected a folder that `dpo prepare --output {folder}` made."
         ) from error
     if prepared.report.stage != "dpo":
         raise DataError(
-            f"--prepared {folder}: it was prepared with --stage {prepared.report.stage}, whose rows have one answer "
-            "each; expected pairs.\n"
-            "  Prepare it with --stage dpo, the default, or name the pairs: --pairs ADAPTER=SOURCE"
+            f"--prepared {folder}: expected pairs, found rows with one answer, prepared with --stage "
+            f"{prepared.report.stage}.\n"
+            "  Prepare the folder with --stage dpo, the default, or pass the pairs: --pairs ADAPTER=SOURCE"
         )
     if rows is None:
         raise DataError(
-            f"--prepared {folder}: it holds no pairs out.\n"
-            "  Prepare it with --validation_split or --eval_datasets, or name the pairs: --pairs ADAPTER=SOURCE"
+            f"--prepared {folder}: the folder contains no held-out pairs.\n"
+            "  Prepare it with --validation_split or --eval_datasets, or pass the pairs: --pairs ADAPTER=SOURCE"
         )
     template = Template(
         name=prepared.config["template"], source=prepared.chat_template, special_tokens=tokenizer.special_tokens
     )
     if not gives_same_ids(rows.select(range(min(NUM_CHECKED_PAIRS, len(rows)))), template, tokenizer):
         raise DataError(
-            f"--prepared {folder}: its token ids are of another tokenizer than the model's.\n"
-            "  Name the sources instead: --pairs ADAPTER=SOURCE, with the data flags it was prepared with."
+            f"--prepared {folder}: its token ids were made by another tokenizer than the model's.\n"
+            "  Pass the sources instead: --pairs ADAPTER=SOURCE, with the data flags that prepared the folder."
         )
     return prepared, rows
 
 
 def gives_same_ids(pairs: Dataset, template: Template, tokenizer: Tokenizer) -> bool:
-    """Whether a tokenizer makes of prepared pairs the ids that they have."""
+    """Whether a tokenizer encodes prepared pairs to the ids that they contain."""
     if not all(map(tokenizer.is_one_id, template.control_tokens)):
         return False
     encoder = PairEncoder(template, tokenizer, special_tokens_in_text="keep")
@@ -112,16 +114,16 @@ def gives_same_ids(pairs: Dataset, template: Template, tokenizer: Tokenizer) -> 
 
 
 def check_same_tokens(held_out: HeldOut, tokenizer: Tokenizer, reference: Tokenizer, names: tuple[str, str]) -> None:
-    """Refuse a reference whose tokenizer means other tokens by the pairs' ids.
+    """Refuse a reference model whose tokenizer has other tokens for the ids of the pairs.
 
     Args:
-        held_out: Pairs as the model sees them.
-        tokenizer: The model's.
-        reference: The reference's.
-        names: Of the model and the reference, as the user gave them.
+        held_out: Pairs as token ids of the model.
+        tokenizer: Tokenizer of the model.
+        reference: Tokenizer of the reference model.
+        names: Names of the model and of the reference model, as the user gave them.
 
     Raises:
-        ModelError: naming the first id.
+        ModelError: if a token differs. The message gives the first such id.
     """
     rows = held_out.pairs.select_columns(list(PARTS))
     ids = {token for pair in rows for part in PARTS for token in pair[part]}
@@ -129,6 +131,6 @@ def check_same_tokens(held_out: HeldOut, tokenizer: Tokenizer, reference: Tokeni
         here, there = tokenizer.backend.id_to_token(token), reference.backend.id_to_token(token)
         if here != there:
             raise ModelError(
-                f"--reference {names[1]}: its token {token} is {there!r}, and that of {names[0]} is {here!r}.\n"
-                "  Rewards compare the same tokens: name the model that the other was trained from."
+                f"--reference {names[1]}: its token {token} is {there!r}, but for {names[0]} this id is {here!r}.\n"
+                f"  Rewards need the same tokens in both models: pass the model that {names[0]} was trained from."
             )

@@ -1,4 +1,4 @@
-"""What was measured of a model, with its standard error, and how two models differ."""
+"""Measures of a model with their standard errors, and differences between two models."""
 
 __all__ = ["Difference", "Measure", "accuracy", "average", "difference", "mean"]
 
@@ -14,42 +14,42 @@ class Measure:
 
     value: float
     stderr: float | None
-    """Standard error; None where it cannot be told, as of one item."""
+    """Standard error; None if it is not known, as for one item."""
     num_items: int
-    """Questions or pairs that the value was taken over."""
+    """Number of questions or pairs behind the value."""
     items: Mapping[Hashable, float] = field(default_factory=dict, repr=False)
-    """What the value is the mean of, so that models are compared item by item. Empty where it is no such mean."""
+    """The items whose mean is the value, to compare models item by item. Empty if the value is not a mean."""
     parts: Sequence["Measure"] = field(default=(), repr=False)
-    """What an average is one of."""
+    """The measures that an average is taken over."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How much more one model has than another."""
+    """The value of one model minus that of another."""
 
     value: float
     stderr: float | None
     is_paired: bool
-    """Whether the standard error is that of the differences item by item, else that of two independent values."""
+    """Whether the standard error is that of the item-by-item differences. If not, of two independent values."""
 
 
 def mean(items: Mapping[Hashable, float]) -> Measure:
-    """The mean of items, at least one, with the sample's deviation / sqrt(n) as its error: 1, 2, 6 give 3 ± 1.53."""
+    """The mean of at least one item. Its standard error is the sample's deviation / sqrt(n): 1, 2, 6 give 3 ± 1.53."""
     values = list(items.values())
     stderr = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
     return Measure(value=statistics.fmean(values), stderr=stderr, num_items=len(values), items=items)
 
 
 def accuracy(items: Mapping[Hashable, bool]) -> Measure:
-    """The share of items that are true, a mean of 0 and 1, whose error is sqrt(p (1 - p) / (n - 1)).
+    """The share p of items that are true: a mean of zeros and ones. Standard error: sqrt(p (1 - p) / (n - 1)).
 
-    As lm-eval has it, so that benchmarks and pairs of one table are alike. 3 of 4 is 0.75 ± 0.25.
+    lm-eval uses the same formula, so benchmarks and pairs in one table are comparable. 3 of 4 is 0.75 ± 0.25.
     """
     return mean({item: float(is_right) for item, is_right in items.items()})
 
 
 def average(parts: Sequence[Measure]) -> Measure:
-    """The mean of measures over different items, each weighing the same whatever its number of items."""
+    """The mean of measures over different items. Each measure has the same weight, whatever its number of items."""
     return Measure(
         value=statistics.fmean(part.value for part in parts),
         stderr=stderr_of_mean([part.stderr for part in parts]),
@@ -59,9 +59,10 @@ def average(parts: Sequence[Measure]) -> Measure:
 
 
 def difference(first: Measure, second: Measure) -> Difference:
-    """What the second has more than the first.
+    """The second value minus the first.
 
-    Over the same items it is paired: the items' own difficulty, which both models share, is no part of its error.
+    Over the same items the difference is paired: the difficulty of the items, which both models share, does not add to
+    its standard error.
     """
     if first.parts and len(first.parts) == len(second.parts):
         parts = [difference(*both) for both in zip(first.parts, second.parts, strict=True)]

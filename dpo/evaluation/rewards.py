@@ -1,7 +1,7 @@
-"""Held-out pairs: how often, and by how much, a model prefers the chosen answer.
+"""Measures on held-out pairs how often, and by how much, a model prefers the chosen answer.
 
-With a reference, the reward of an answer is beta x (the model's log-probability - the reference's), the implicit reward
-of DPO (Rafailov et al. 2023, arXiv:2305.18290, section 5.1). Without one, the model's own log-probabilities are
+With a reference model, the reward of an answer is beta x (the model's log-probability - the reference's), the implicit
+reward of DPO (Rafailov et al. 2023, arXiv:2305.18290, section 5.1). Without one, the model's own log-probabilities are
 compared, summed and per token.
 """
 
@@ -30,19 +30,23 @@ from dpo.models.attention import attention_of
 TRAITS = ("source", "row", "chosen", "rejected", "chosen_ids", "rejected_ids")
 """Columns of a prepared pair that its measures need."""
 Score = Callable[[Sequence[Pair]], torch.Tensor]
-"""Some pairs -> log-probabilities of chosen and rejected, summed, nats, float32 (pairs, 2)."""
+"""Pairs -> log-probabilities of chosen and rejected, summed over tokens, nats, float32 (pairs, 2)."""
 
 
 def pair_logps(
     model: PreTrainedModel | PeftModel, pairs: Dataset, *, pairs_at_once: int, progress: bool = False
 ) -> torch.Tensor:
-    """Log-probabilities of both answers, summed over their tokens, nats, float64 (pairs, 2), on the CPU.
+    """Compute the log-probabilities of both answers of each pair.
 
     Args:
-        model: On its device. Its attention is the packed engine's from here on, where that computes.
+        model: The model, on its device. If the packed engine computes the pairs, the model has the packed engine's
+            attention afterwards.
         pairs: Pairs as token ids, at least one.
-        pairs_at_once: Pairs in a pack, on average.
-        progress: Whether to show a bar.
+        pairs_at_once: Average number of pairs in a pack.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Log-probabilities of chosen and rejected, summed over tokens, nats, float64 (pairs, 2), on the CPU.
     """
     tokens = count_tokens(pairs)
     score = choose_score(model.eval(), pairs[min(range(len(tokens)), key=tokens.__getitem__)])
@@ -56,7 +60,10 @@ def pair_logps(
 
 
 def choose_score(model: PreTrainedModel | PeftModel, probe: dict[str, Any]) -> Score:
-    """Packed, as training computes, or plain where the architecture has other ways or gives the probe other numbers."""
+    """Choose the packed engine, or the model's plain forward pass if packed does not support the model.
+
+    Packed is also refused if it gives other numbers than the plain forward pass on the pair `probe`.
+    """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
 
     def plain(pairs: Sequence[Pair]) -> torch.Tensor:
@@ -80,12 +87,12 @@ def choose_score(model: PreTrainedModel | PeftModel, probe: dict[str, Any]) -> S
 
 @dataclass(frozen=True, kw_only=True)
 class PairTraits:
-    """What measures need to know of pairs, in their order."""
+    """The properties of pairs that the measures need, in the order of the pairs."""
 
     keys: Sequence[Hashable]
-    """What a pair is known by: the same for every model, whatever its tokenizer, and no two alike."""
+    """A unique key per pair, the same for every model, whatever its tokenizer."""
     lengths: torch.Tensor
-    """Tokens of chosen and rejected, int64 (pairs, 2)."""
+    """Number of tokens of chosen and rejected, int64 (pairs, 2)."""
 
     @classmethod
     def of(cls, pairs: Dataset) -> "PairTraits":
@@ -100,11 +107,11 @@ class PairTraits:
         return cls(keys=keys, lengths=torch.tensor(lengths))
 
     def margins(self, scores: torch.Tensor) -> dict[Hashable, float]:
-        """How much more the chosen answer has, by the pair's key. Scores are float64 (pairs, 2)."""
+        """Key of a pair -> score of chosen minus score of rejected. Scores are float64 (pairs, 2)."""
         return dict(zip(self.keys, (scores[:, 0] - scores[:, 1]).tolist(), strict=True))
 
     def accuracies(self, name: str, margins: Mapping[Hashable, float]) -> dict[str, Measure]:
-        """Shares of margins above 0, over all pairs and by which answer is longer, as far as there are such pairs."""
+        """Shares of margins above 0, over all pairs and split by which answer is longer. Empty splits are left out."""
         is_right = {key: margin > 0 for key, margin in margins.items()}
         split: dict[str, dict[Hashable, bool]] = {"chosen longer": {}, "chosen shorter": {}, "as long": {}}
         for key, (chosen, rejected) in zip(self.keys, self.lengths.tolist(), strict=True):
@@ -117,16 +124,19 @@ class PairTraits:
 def pair_measures(
     pairs: Dataset, logps: torch.Tensor, ref_logps: torch.Tensor | None = None, *, beta: float
 ) -> dict[str, Measure]:
-    """What a model makes of pairs, by the name of the row.
+    """Measure a model on pairs.
 
-    A pair counts as right where the chosen answer has strictly more, as in the trainer's rewards/accuracies: equal
-    rewards, as of a model that is its own reference, are wrong.
+    A pair counts as right only if the chosen answer has the strictly higher reward, as in the trainer's
+    rewards/accuracies. Equal rewards count as wrong; a model that is its own reference has only equal rewards.
 
     Args:
         pairs: Prepared pairs, at least one.
-        logps: The model's, nats, float64 (pairs, 2): chosen and rejected.
-        ref_logps: The reference's.
-        beta: Factor of the rewards, > 0.
+        logps: The model's log-probabilities of chosen and rejected, nats, float64 (pairs, 2).
+        ref_logps: Those of the reference model, in the same form.
+        beta: Scale factor of the rewards, dimensionless, > 0.
+
+    Returns:
+        Name of a table row -> measure.
     """
     traits = PairTraits.of(pairs)
     if ref_logps is not None:

@@ -1,4 +1,4 @@
-"""Models, one after the other and one in memory at a time, against benchmarks and held-out pairs."""
+"""Measures models on benchmarks and held-out pairs, one after another, with one model in memory at a time."""
 
 __all__ = ["Evaluation", "Outcome"]
 
@@ -29,7 +29,7 @@ from dpo.models.locating import LocatedModel, locate
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A model that is to be evaluated, as far as it is known without its weights."""
+    """A model to evaluate: everything that is known without its weights."""
 
     name: str
     """As the user gave it."""
@@ -40,66 +40,68 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came out for one model."""
+    """The results of one model."""
 
     measures: Mapping[str, Measure]
-    """By the name of their row."""
+    """Name of a table row -> measure."""
     runtime_s: float
     report: DataReport | None
-    """The account of the pairs' rows."""
+    """The data report of the pairs' rows."""
 
 
 @dataclass(kw_only=True)
 class Evaluation:
-    """What to measure, and how."""
+    """What to measure, and its settings."""
 
     models: Sequence[str]
     """Folders, Hub ids, adapters or `embedded`, as the user gave them."""
     benchmarks: Benchmarks | None = None
     data: DataConfig | None = None
-    """Where the pairs come from; None: no pairs."""
+    """The data flags of the pairs; None measures no pairs."""
     reference: str | None = None
-    """The model whose log-probabilities are taken off; None: rewards are not computed."""
+    """The reference model of the implicit rewards; None computes no rewards."""
     beta: float = 0.1
     dtype: torch.dtype = torch.float32
     batch_size: int = 8
     limit: int | None = None
-    """Questions of each task, and pairs; None takes all."""
+    """Number of questions of each task, and of pairs, from the first; None takes all."""
     uses_template: bool = False
+    """Whether to ask the benchmarks' questions in the tokenizer's chat template."""
     trust_remote_code: bool = False
     progress: bool = False
     reference_logps: dict[bytes, torch.Tensor] = field(default_factory=dict, init=False)
-    """What the reference made of pairs so far, by their token ids."""
+    """Digest of a pair's token ids -> the reference model's log-probabilities, for the pairs computed so far."""
 
-    def run(self, keep: Callable[[str, Outcome], None]) -> None:
+    def run(self, save: Callable[[str, Outcome], None]) -> None:
         """Measure each model.
 
         Args:
-            keep: Called with a model's name and what came out, as soon as it is there.
+            save: Called with a model's name and its results, as soon as the model is measured.
 
         Raises:
-            DPOError: what can be seen to be wrong without weights is raised before any model is loaded.
+            DPOError: if a model cannot be measured. Everything that can be checked without weights is checked before
+                any model is loaded.
         """
         reference = None if self.reference is None else locate(self.reference)
-        subjects = {name: self.look_at(name, reference) for name in self.models}
+        subjects = {name: self.open_subject(name, reference) for name in self.models}
         for name, subject in subjects.items():
             start = time.monotonic()
             measures = self.measure(subject, reference)
             report = None if subject.held_out is None else subject.held_out.report
-            keep(name, Outcome(measures=measures, runtime_s=time.monotonic() - start, report=report))
+            save(name, Outcome(measures=measures, runtime_s=time.monotonic() - start, report=report))
 
-    def look_at(self, name: str, reference: LocatedModel | None) -> Subject:
-        """Read what a model has beside its weights, and the pairs with its tokenizer.
+    def open_subject(self, name: str, reference: LocatedModel | None) -> Subject:
+        """Load a model's tokenizer, and the pairs as its token ids, without the weights.
 
         Raises:
-            TokenizerError: questions are to be asked in a chat template, and the tokenizer has none.
+            TokenizerError: if the questions need a chat template, and the tokenizer has none.
         """
         located = locate(name)
         chat_tokenizer = load_chat_tokenizer(located, trust_remote_code=self.trust_remote_code)
         if self.uses_template and chat_tokenizer.chat_template is None:
             raise TokenizerError(
-                f"--apply_chat_template: the tokenizer of {name} brings no chat template.\n"
-                "  Leave the flag out, and questions are asked as plain text."
+                f"--apply_chat_template: the tokenizer of {name} has no chat template.\n"
+                "  Leave the flag out to ask the questions as plain text."
             )
         if self.data is None:
             return Subject(name=name, located=located, tokenizer=chat_tokenizer, held_out=None)
@@ -117,41 +119,41 @@ class Evaluation:
         )
 
     def measure(self, subject: Subject, reference: LocatedModel | None) -> dict[str, Measure]:
-        """A model's measures. It is let go before the reference is loaded.
+        """Measure one model. The model is freed before the reference model is loaded.
 
         Raises:
-            ModelError: the device's memory is too small for one of the two.
+            ModelError: if the device has too little memory for one of the two.
         """
-        with self.memory_for(f"model {subject.name}"):
-            measures, logps = self.with_model(subject)
+        with self.explaining_out_of_memory(f"model {subject.name}"):
+            measures, logps = self.measure_model(subject)
         if subject.held_out is None or logps is None:
             return measures
         pairs = subject.held_out.pairs
-        with self.memory_for(f"--reference {self.reference}"):
+        with self.explaining_out_of_memory(f"--reference {self.reference}"):
             ref_logps = None if reference is None else self.reference_logps_of(reference, pairs)
         return measures | pair_measures(pairs, logps, ref_logps, beta=self.beta)
 
     @contextmanager
-    def memory_for(self, whom: str) -> Iterator[None]:
-        """Around what a model's weights are needed for: that they do not fit is the user's to mend."""
+    def explaining_out_of_memory(self, model: str) -> Iterator[None]:
+        """Turn an out-of-memory error into a ModelError that says what the user can change."""
         try:
             yield
         except torch.OutOfMemoryError as error:
             dtype = str(self.dtype).removeprefix("torch.")
-            ways = ["Lower --batch_size"] if self.batch_size > 1 else []
-            ways += ["Pass --dtype bfloat16"] if self.dtype == torch.float32 else []
-            ways += ["Lower --max_length, above which pairs are left out"] if self.data and self.data.datasets else []
-            ways += ["Take a device with more memory"]
+            remedies = ["Lower --batch_size"] if self.batch_size > 1 else []
+            remedies += ["Pass --dtype bfloat16"] if self.dtype == torch.float32 else []
+            remedies += ["Lower --max_length, which drops longer pairs"] if self.data and self.data.datasets else []
+            remedies += ["Use a device with more memory"]
             raise ModelError(
-                f"{whom}: the device's memory is too small for it in {dtype} at --batch_size {self.batch_size}.\n"
-                f"  {'. '.join(ways)}."
+                f"{model}: the device has too little memory for it in {dtype} at --batch_size {self.batch_size}.\n"
+                f"  {'. '.join(remedies)}."
             ) from error
 
-    def with_model(self, subject: Subject) -> tuple[dict[str, Measure], torch.Tensor | None]:
-        """All that takes the model's weights: its benchmarks, and its log-probabilities of the pairs."""
+    def measure_model(self, subject: Subject) -> tuple[dict[str, Measure], torch.Tensor | None]:
+        """Compute everything that needs the model's weights: its benchmarks, and its log-probabilities of the pairs."""
         model = self.load(subject.located)
         measures: dict[str, Measure] = {}
-        if self.benchmarks is not None:  # first, since pairs leave the model with the packed engine's attention
+        if self.benchmarks is not None:  # before the pairs, which replace the model's attention by the packed engine's
             measures = self.benchmarks.run(
                 model,
                 subject.tokenizer,
@@ -164,7 +166,10 @@ class Evaluation:
         return measures, self.logps_of(model, subject.held_out.pairs)
 
     def reference_logps_of(self, reference: LocatedModel, pairs: Dataset) -> torch.Tensor:
-        """The reference's log-probabilities, computed for what no earlier model was compared on, float64 (pairs, 2)."""
+        """The reference model's log-probabilities, float64 (pairs, 2).
+
+        Only pairs that no earlier model was compared on are computed.
+        """
         digests = [pair_digest(pair) for pair in pairs]
         missing = [row for row, digest in enumerate(digests) if digest not in self.reference_logps]
         if missing:
@@ -176,7 +181,7 @@ class Evaluation:
         return pair_logps(model, pairs, pairs_at_once=self.batch_size, progress=self.progress)
 
     def load(self, located: LocatedModel) -> Any:
-        """A model on the device, after what went before it is let go."""
+        """Load a model onto the device, after freeing the memory of the previous one."""
         gc.collect()
         if torch.accelerator.is_available():
             torch.accelerator.empty_cache()

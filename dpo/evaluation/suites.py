@@ -1,4 +1,4 @@
-"""Which benchmarks a user may ask for, and how. No torch and no lm-eval here: a command line is read with it."""
+"""The benchmarks that a user can request. Imports neither torch nor lm-eval, because the command line uses it."""
 
 __all__ = ["FACTS", "SUITES", "TASKS", "TaskRequest", "parse_task"]
 
@@ -6,27 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TASKS = Path(__file__).parent / "tasks"
-"""Tasks of our own, in lm-eval's form, known without --include_path."""
+"""The package's own tasks, in lm-eval's format, available without --include_path."""
 FACTS = "dpo_facts"
-"""One of them: forty plain facts, for a first look without a network."""
+"""One of them: forty plain facts, for a quick test without a network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRequest:
-    """A task, group or tag of lm-eval's."""
+    """A request for a task, group or tag of lm-eval."""
 
     name: str
     num_fewshot: int | None = None
-    """Solved examples before each question; None leaves it to the task."""
+    """Number of solved examples before each question; None takes the task's own."""
     metric: str | None = None
-    """The one metric to report; None reports each."""
+    """The only metric to report; None reports all."""
     averages_tasks: bool = False
-    """Whether a group's value is the plain mean over its tasks, in place of lm-eval's own."""
+    """Whether the value of a group is the plain mean over its tasks, instead of lm-eval's own value."""
 
 
 SUITES = {
-    # Four benchmarks of the leaderboard's first version, as Intel's table for neural-chat-7b-v3-1 has them. MMLU there
-    # is the plain mean over its 57 subjects, where lm-eval weighs each by its questions.
+    # Four benchmarks of the leaderboard's first version, with the settings of Intel's table for neural-chat-7b-v3-1.
+    # MMLU is the plain mean over its 57 subjects there, while lm-eval weights each subject by its number of questions.
     "open_llm_leaderboard": (
         TaskRequest(name="arc_challenge", num_fewshot=25, metric="acc_norm"),
         TaskRequest(name="hellaswag", num_fewshot=10, metric="acc_norm"),
@@ -38,7 +38,7 @@ SUITES = {
 
 
 def parse_task(text: str) -> TaskRequest:
-    """Read NAME or NAME:SHOTS. "hellaswag:10" asks for ten solved examples before each question."""
+    """Parse NAME or NAME:SHOTS. "hellaswag:10" requests ten solved examples before each question."""
     name, _, shots = text.rpartition(":")
     if name and shots.isdecimal():
         return TaskRequest(name=name, num_fewshot=int(shots))

@@ -1,4 +1,4 @@
-"""Results of one model or several, side by side, as Markdown and as JSON."""
+"""Writes the results of one or several models side by side, as Markdown and as JSON."""
 
 __all__ = ["as_json", "as_markdown"]
 
@@ -8,13 +8,13 @@ from typing import Any
 from dpo.evaluation.measures import Difference, Measure, difference
 
 Results = Mapping[str, Mapping[str, Measure]]
-"""Model -> row -> what was measured."""
+"""Model -> name of a table row -> measure."""
 
 
 def as_markdown(results: Results) -> str:
-    """A table with a column for each model and, where there are several, each other less the first.
+    """Write a table with one column per model, and one column per difference of a later model from the first.
 
-    0.5250 ± 0.0800 is a value and its standard error. A difference whose error is not paired is marked with *.
+    0.5250 ± 0.0800 is a value with its standard error. A difference whose standard error is not paired is marked *.
     """
     models = list(results)
     differences = differences_of(results)
@@ -26,14 +26,14 @@ def as_markdown(results: Results) -> str:
         lines.append([row, counts(measures), *("" if found is None else cell(found) for found in cells)])
     table = [markdown_lines(lines)]
     if differences:
-        table.append("A difference has the standard error of the differences item by item, except where marked *.")
+        table.append("The standard error of a difference is that of the item-by-item differences, unless marked *.")
     if any(not found.is_paired for rows in differences.values() for found in rows.values()):
-        table.append("* The models' errors as if they had answered different items.")
+        table.append("* Computed from both models' standard errors, as if they had answered different items.")
     return "\n\n".join(table)
 
 
 def as_json(results: Results) -> dict[str, Any]:
-    """The same numbers, unrounded."""
+    """The numbers of the table, unrounded."""
     models = list(results)
     content: dict[str, Any] = {
         "models": {
@@ -59,7 +59,7 @@ def as_json(results: Results) -> dict[str, Any]:
 
 
 def differences_of(results: Results) -> dict[str, dict[str, Difference]]:
-    """Each later model less the first, in each row that both have; none without such a row."""
+    """Each later model minus the first, for each row that both have. Models without such a row are left out."""
     models = list(results)
     found = {
         model: {
@@ -73,12 +73,12 @@ def differences_of(results: Results) -> dict[str, dict[str, Difference]]:
 
 
 def rows_of(results: Results) -> list[str]:
-    """Every row that any model has, in the order of the first model that has it."""
+    """All rows that at least one model has, in order of first appearance."""
     return list(dict.fromkeys(row for measures in results.values() for row in measures))
 
 
 def counts(measures: list[Measure | None]) -> str:
-    """The number of items; of each model, where they differ since tokenizers do."""
+    """The number of items: one number, or one per model if tokenizers lead to different numbers."""
     found = [measure.num_items for measure in measures if measure is not None]
     return " / ".join(f"{count:,}" for count in (found[:1] if len(set(found)) == 1 else found))
 
@@ -91,7 +91,7 @@ def cell(found: Measure | Difference) -> str:
 
 
 def markdown_lines(lines: list[list[str]]) -> str:
-    """Cells as wide as their column, so that the table reads well as text too."""
+    """Format cells as a Markdown table with aligned columns, which is readable as plain text too."""
     cells = [[text.replace("|", "\\|") for text in line] for line in lines]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     rows = [[text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in cells]

@@ -1,4 +1,4 @@
-"""Benchmarks on a tiny model: lm-eval's answers are those of the model's own forward."""
+"""Benchmarks on a tiny model: lm-eval's answers are those of the model's own forward pass."""
 
 import importlib.util
 import json
@@ -37,10 +37,10 @@ def measure(model: Any, tiny_llamas: tuple[Path, Path]):
 
 @pytest.fixture
 def own_tasks(tmp_path: Path) -> Path:
-    """Tasks of a user's own.
+    """A folder of a user's own tasks.
 
-    `small` has two questions and `smaller` one, `both` is their group, `told` has solved examples, and `far` has its
-    data on the Hub.
+    `small` has two questions and `smaller` has one. `both` is their group. `shown` has solved examples. The data of
+    `far` are on the Hub.
     """
     folder = tmp_path / "tasks"
     folder.mkdir()
@@ -49,7 +49,7 @@ def own_tasks(tmp_path: Path) -> Path:
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     write_task(folder, "small")
     write_task(folder, "smaller")
-    write_task(folder, "told", questions="small", fewshot_split="examples")
+    write_task(folder, "shown", questions="small", fewshot_split="examples")
     write_task(folder, "far", dataset_path="nobody/nothing", dataset_kwargs={})
     group = {"group": "both", "task": ["small", "smaller"], "aggregate_metric_list": [{"metric": "acc"}]}
     (folder / "both.yaml").write_text(json.dumps(group))
@@ -73,7 +73,7 @@ def write_task(folder: Path, name: str, *, questions: str | None = None, **more:
 
 
 def by_hand(model: Any, folder: Path, rows: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]:
-    """Of each question acc and acc_norm: the likeliest answer, as it is and by its letters."""
+    """Compute acc and acc_norm of each question: is the answer with the best score, summed or per letter, right?"""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     found: tuple[list[float], list[float]] = ([], [])
     for row in rows:
@@ -91,22 +91,22 @@ def by_hand(model: Any, folder: Path, rows: Sequence[dict[str, Any]]) -> tuple[l
     return found
 
 
-def test_the_facts_are_answered_as_the_models_own_forward_does(model, measure, tiny_llamas) -> None:
+def test_the_answers_to_the_facts_are_those_of_the_model_s_own_forward_pass(model, measure, tiny_llamas) -> None:
     measures = measure(load_benchmarks([REQUEST]), limit=12)
     assert list(measures) == ["dpo_facts, 0-shot, acc", "dpo_facts, 0-shot, acc_norm"]
     expected = by_hand(model, tiny_llamas[0], QUESTIONS[:12])
-    assert 0 < sum(expected[0]) < 12, "a test in which every answer is alike could not fail"
+    assert 0 < sum(expected[0]) < 12, "some answers are right and some are wrong"
     for found, values in zip(measures.values(), expected, strict=True):
         assert list(found.items.values()) == values
         assert (found.value, found.num_items) == (pytest.approx(sum(values) / 12), 12)
         assert found.stderr == pytest.approx((found.value * (1 - found.value) / 11) ** 0.5)
 
 
-def test_all_forty_are_asked_without_a_limit(measure) -> None:
+def test_all_forty_facts_are_asked_without_a_limit(measure) -> None:
     assert {found.num_items for found in measure(load_benchmarks([REQUEST])).values()} == {40}
 
 
-def test_a_suite_has_an_average_of_its_tasks_alone(measure, own_tasks, monkeypatch) -> None:
+def test_the_average_of_a_suite_is_over_its_own_tasks_only(measure, own_tasks, monkeypatch) -> None:
     suite = (TaskRequest(name="small", metric="acc"), TaskRequest(name="smaller", num_fewshot=0, metric="acc"))
     monkeypatch.setitem(benchmarks.SUITES, "two", suite)
     measures = measure(load_benchmarks([REQUEST], suite="two", include_path=own_tasks), limit=2)
@@ -119,7 +119,7 @@ def test_a_suite_has_an_average_of_its_tasks_alone(measure, own_tasks, monkeypat
     assert both == average([first, second])
 
 
-def test_a_group_weighs_questions_or_on_request_tasks(measure, own_tasks, monkeypatch) -> None:
+def test_a_group_averages_over_questions_or_on_request_over_tasks(measure, own_tasks, monkeypatch) -> None:
     without_defaults(monkeypatch)
     loaded = load_benchmarks([TaskRequest(name="both")], include_path=own_tasks)
     (of_questions,) = measure(loaded).values()
@@ -135,19 +135,19 @@ def test_a_group_weighs_questions_or_on_request_tasks(measure, own_tasks, monkey
 
 
 def test_every_model_is_shown_the_same_examples(measure, own_tasks) -> None:
-    loaded = load_benchmarks([TaskRequest(name="told", num_fewshot=2)], include_path=own_tasks)
+    loaded = load_benchmarks([TaskRequest(name="shown", num_fewshot=2)], include_path=own_tasks)
 
     def prompts() -> list[str]:
         measures = measure(loaded)
-        assert list(measures) == ["told, 2-shot, acc"]
-        return [instance.args[0] for instance in loaded.loaded["tasks"]["told"].instances]
+        assert list(measures) == ["shown, 2-shot, acc"]
+        return [instance.args[0] for instance in loaded.loaded["tasks"]["shown"].instances]
 
     first = prompts()
     assert first[0].count("Answer:") == 3
     assert prompts() == first
 
 
-def test_questions_are_asked_in_the_chat_template_where_that_is_wanted(measure) -> None:
+def test_questions_are_asked_in_the_chat_template_on_request(measure) -> None:
     loaded = load_benchmarks([REQUEST])
     measure(loaded, limit=1, uses_template=True)
     (prompt,) = {instance.args[0] for instance in loaded.loaded["tasks"][FACTS].instances}
@@ -155,9 +155,9 @@ def test_questions_are_asked_in_the_chat_template_where_that_is_wanted(measure) 
 
 
 @pytest.mark.parametrize(("kind", "metric"), [("_rolling", "byte_perplexity"), ("", "perplexity")])
-def test_a_perplexity_is_no_mean_of_items(measure, own_tasks, kind: str, metric: str) -> None:
-    asks = {"doc_to_text": "", "doc_to_target": "{{question}}", "metric_list": [{"metric": metric}]}
-    write_task(own_tasks, "text", questions="small", output_type=f"loglikelihood{kind}", **asks)
+def test_a_perplexity_has_no_items_to_compare(measure, own_tasks, kind: str, metric: str) -> None:
+    fields = {"doc_to_text": "", "doc_to_target": "{{question}}", "metric_list": [{"metric": metric}]}
+    write_task(own_tasks, "text", questions="small", output_type=f"loglikelihood{kind}", **fields)
     measures = measure(load_benchmarks([TaskRequest(name="text")], include_path=own_tasks))
     assert list(measures) == [f"text, 0-shot, {metric}"]
     (found,) = measures.values()
@@ -166,33 +166,33 @@ def test_a_perplexity_is_no_mean_of_items(measure, own_tasks, kind: str, metric:
 
 
 @pytest.mark.parametrize(
-    ("requests", "says"),
+    ("requests", "message"),
     [
         ([TaskRequest(name="dpo_fact")], "unknown task 'dpo_fact'. Did you mean dpo_facts?"),
         ([TaskRequest(name=FACTS, num_fewshot=3)], "Write --tasks dpo_facts"),
-        ([TaskRequest(name="small"), TaskRequest(name="both")], "--tasks both: small is asked for twice"),
+        ([TaskRequest(name="small"), TaskRequest(name="both")], "--tasks both: the task small is requested twice"),
     ],
 )
-def test_a_mistake_is_told(requests, says, own_tasks, monkeypatch) -> None:
+def test_a_mistake_is_reported(requests, message, own_tasks, monkeypatch) -> None:
     without_defaults(monkeypatch)
-    with pytest.raises(ConfigError, match=says.replace("?", r"\?").replace(".", r"\.")):
+    with pytest.raises(ConfigError, match=message.replace("?", r"\?").replace(".", r"\.")):
         load_benchmarks(requests, include_path=own_tasks)
 
 
 def without_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave lm-eval's own tasks out in any case: reading them takes half a minute."""
+    """Always leave lm-eval's own tasks out, because reading them takes half a minute."""
     import lm_eval.tasks
 
     manager = lm_eval.tasks.TaskManager
     monkeypatch.setattr(lm_eval.tasks, "TaskManager", lambda include_path, **_: manager(None, include_path, False))
 
 
-def test_data_that_cannot_be_fetched_are_told_with_a_way_out(own_tasks) -> None:
-    with pytest.raises(SourceError, match=r"task far: cannot be loaded: [\s\S]*--tasks dpo_facts needs neither"):
+def test_data_that_cannot_be_downloaded_give_an_error_with_advice(own_tasks) -> None:
+    with pytest.raises(SourceError, match=r"task far: cannot be loaded: [\s\S]*--tasks dpo_facts needs no network"):
         load_benchmarks([TaskRequest(name="far")], include_path=own_tasks)
 
 
-def test_code_of_a_models_own_is_not_run(own_tasks) -> None:
+def test_a_task_that_runs_a_model_s_code_is_refused(own_tasks) -> None:
     write_task(own_tasks, "code", questions="small", unsafe_code=True)
     with pytest.raises(ConfigError, match="task code runs code that a model writes"):
         load_benchmarks([TaskRequest(name="code")], include_path=own_tasks)

@@ -1,4 +1,4 @@
-"""Pairs as a model sees them, from sources or from what was prepared."""
+"""Held-out pairs as a model's token ids, from sources or from a prepared folder."""
 
 from pathlib import Path
 
@@ -55,26 +55,26 @@ def test_a_prepared_folder_of_another_tokenizer_or_without_held_out_pairs_is_ref
 ) -> None:
     other = save_tokenizer(tmp_path / "other", train_byte_level(["<|im_end|>", "<|im_start|>"]), eos_token="<|im_end|>")
     config = prepared("--validation_split", "0.2")
-    with pytest.raises(DataError, match="of another tokenizer"):
+    with pytest.raises(DataError, match="made by another tokenizer"):
         load_held_out(config, load_tokenizer(str(other)), limit=None, progress=False)
     lacking = load_tokenizer(str(save_tokenizer(tmp_path / "lacking", train_byte_level(["</s>"]), eos_token="</s>")))
-    with pytest.raises(DataError, match="of another tokenizer"):
+    with pytest.raises(DataError, match="made by another tokenizer"):
         load_held_out(config, lacking, limit=None, progress=False)
     config = prepared("--overwrite")
-    with pytest.raises(DataError, match="holds no pairs out"):
+    with pytest.raises(DataError, match="the folder contains no held-out pairs"):
         load_held_out(config, load_tokenizer(str(chatml_folder)), limit=None, progress=False)
 
 
 def test_a_folder_of_answers_is_refused(prepared, chatml_tokenizer: Tokenizer) -> None:
     config = prepared("--stage", "sft", "--validation_split", "0.2")
     with pytest.raises(
-        DataError, match="prepared with --stage sft, whose rows have one answer each; expected pairs"
-    ) as told:
+        DataError, match="expected pairs, found rows with one answer, prepared with --stage sft"
+    ) as caught:
         load_held_out(config, chatml_tokenizer, limit=None, progress=False)
-    assert str(told.value).startswith(f"--prepared {config.prepared}: ")
+    assert str(caught.value).startswith(f"--prepared {config.prepared}: ")
 
 
-def test_a_folder_that_holds_no_preparation_is_refused(chatml_tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_folder_that_was_not_prepared_is_refused(chatml_tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="`dpo prepare --output"):
         load_held_out(DataConfig(prepared=str(tmp_path)), chatml_tokenizer, limit=None, progress=False)
 
@@ -82,5 +82,5 @@ def test_a_folder_that_holds_no_preparation_is_refused(chatml_tokenizer: Tokeniz
 def test_a_reference_with_other_tokens_is_refused(chatml_tokenizer: Tokenizer, llama3_tokenizer: Tokenizer) -> None:
     held_out = load_held_out(DataConfig(datasets=(NECTAR,)), chatml_tokenizer, limit=1, progress=False)
     check_same_tokens(held_out, chatml_tokenizer, chatml_tokenizer, ("a", "b"))
-    with pytest.raises(ModelError, match=r"--reference b: its token 0 is '<\|begin_of_text\|>', and that of a is"):
+    with pytest.raises(ModelError, match=r"--reference b: its token 0 is '<\|begin_of_text\|>', but for a this id is"):
         check_same_tokens(held_out, chatml_tokenizer, llama3_tokenizer, ("a", "b"))

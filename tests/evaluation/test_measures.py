@@ -1,4 +1,4 @@
-"""Means, shares and differences with their standard errors, worked by hand."""
+"""Means, shares and differences with their standard errors, compared with values computed by hand."""
 
 import math
 
@@ -11,7 +11,7 @@ def measure(value: float, stderr: float | None) -> Measure:
     return Measure(value=value, stderr=stderr, num_items=10)
 
 
-def test_a_mean_has_the_deviation_of_the_sample_over_the_root_of_n() -> None:
+def test_the_error_of_a_mean_is_the_sample_s_deviation_over_the_root_of_n() -> None:
     found = mean({"a": 1.0, "b": 2.0, "c": 6.0})
     assert (found.value, found.num_items) == (3.0, 3)
     assert found.stderr == pytest.approx(math.sqrt(7 / 3))  # (4 + 1 + 9) / 2 = 7
@@ -26,7 +26,7 @@ def test_a_share_has_the_error_of_a_mean_of_zeros_and_ones() -> None:
     assert accuracy({"a": True}).stderr is None
 
 
-def test_an_average_weighs_its_parts_alike() -> None:
+def test_an_average_gives_its_parts_equal_weights() -> None:
     found = average([measure(0.5, 0.3), measure(0.7, 0.4)])
     assert (found.value, found.num_items) == (pytest.approx(0.6), 20)
     assert found.stderr == pytest.approx(0.25)  # sqrt(0.09 + 0.16) / 2
@@ -41,7 +41,7 @@ def test_a_difference_over_the_same_items_is_paired() -> None:
     assert difference(first, first).stderr == 0
 
 
-def test_other_items_or_none_leave_a_difference_unpaired() -> None:
+def test_a_difference_without_common_items_is_not_paired() -> None:
     first, second = accuracy({"a": True, "b": False}), accuracy({"a": True, "c": False})
     found = difference(first, second)
     assert not found.is_paired and found.value == 0
@@ -50,7 +50,7 @@ def test_other_items_or_none_leave_a_difference_unpaired() -> None:
     assert difference(measure(0.2, None), measure(0.7, 0.4)).stderr is None
 
 
-def test_averages_differ_part_by_part() -> None:
+def test_the_difference_of_averages_is_paired_part_by_part() -> None:
     same = accuracy({"a": True, "b": False})
     better = accuracy({"a": True, "b": True})
     found = difference(average([same, same]), average([same, better]))

@@ -1,4 +1,4 @@
-"""Log-probabilities of pairs, and what is made of them, against hand computations."""
+"""Log-probabilities of pairs and the measures on them, compared with values computed by hand."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from dpo.evaluation import rewards
 from dpo.evaluation.rewards import pair_logps, pair_measures
 
 TOLERANCE = 1e-4
-"""Relative. float32 sums of another order."""
+"""Relative, for float32 sums in another order."""
 
 
 def pair(prompt: list[int], chosen: list[int], rejected: list[int], row: int = 0) -> dict[str, Any]:
@@ -49,26 +49,26 @@ def model(tiny_llamas: tuple[Path, Path]) -> PreTrainedModel:
 
 
 @pytest.mark.parametrize("pairs_at_once", [1, 3, 8])
-def test_log_probabilities_are_those_of_the_models_own_forward(model, pairs_at_once: int) -> None:
+def test_log_probabilities_are_those_of_the_model_s_own_forward_pass(model, pairs_at_once: int) -> None:
     expected = by_hand(model)
     found = pair_logps(model, PAIRS, pairs_at_once=pairs_at_once)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=0)
 
 
-def test_they_are_packed_where_the_architecture_allows_it(model, monkeypatch) -> None:
+def test_pairs_are_packed_if_the_architecture_allows_it(model, monkeypatch) -> None:
     monkeypatch.setattr(rewards, "plain_token_logps", lambda *_: pytest.fail("computed pair by pair"))
     pair_logps(model, PAIRS, pairs_at_once=4)
 
 
-def test_they_are_plain_where_packed_gives_other_numbers(model, monkeypatch) -> None:
+def test_pairs_are_computed_one_by_one_if_packed_gives_other_numbers(model, monkeypatch) -> None:
     expected = by_hand(model)
     packed = rewards.PackedForward.logps
     monkeypatch.setattr(rewards.PackedForward, "logps", lambda *args: packed(*args) + 1)
     torch.testing.assert_close(pair_logps(model, PAIRS, pairs_at_once=4), expected, rtol=TOLERANCE, atol=0)
 
 
-def test_they_are_plain_where_the_architecture_has_an_attention_of_its_own() -> None:
+def test_pairs_are_computed_one_by_one_if_packed_does_not_support_the_architecture() -> None:
     torch.manual_seed(0)
     config = AutoConfig.for_model("gptj", vocab_size=60, n_embd=16, n_layer=1, n_head=2, n_positions=32, rotary_dim=4)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
@@ -76,7 +76,7 @@ def test_they_are_plain_where_the_architecture_has_an_attention_of_its_own() -> 
     torch.testing.assert_close(pair_logps(model, PAIRS, pairs_at_once=4), by_hand(model), rtol=TOLERANCE, atol=0)
 
 
-def test_an_adapter_counts(model) -> None:
+def test_an_adapter_changes_the_log_probabilities(model) -> None:
     without = by_hand(model)
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
     with_adapter = by_hand(adapted.eval())
@@ -105,7 +105,7 @@ def test_rewards_are_log_ratios_times_beta_and_equal_ones_are_wrong() -> None:
     assert measures["pairs, reward margin"].stderr == pytest.approx((1.25 / 3 / 4) ** 0.5)
 
 
-def test_without_a_reference_summed_and_per_token_log_probabilities_are_told_apart() -> None:
+def test_without_a_reference_summed_and_per_token_log_probabilities_are_reported_separately() -> None:
     measures = pair_measures(PAIRS, LOGPS, beta=0.5)
     values = {name: found.value for name, found in measures.items()}
     # summed: -3 > -5, -6 < -1, equal, -2 > -8
@@ -122,7 +122,7 @@ def test_without_a_reference_summed_and_per_token_log_probabilities_are_told_apa
     }
 
 
-def test_pairs_that_are_alike_are_counted_each() -> None:
+def test_equal_pairs_are_counted_separately() -> None:
     twice = PAIRS.select([0, 0])
     found = pair_measures(twice, LOGPS[:2], REF_LOGPS[:2], beta=1.0)
     assert found["pairs, reward accuracy"].num_items == 2

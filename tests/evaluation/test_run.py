@@ -1,4 +1,4 @@
-"""Models one after the other: what comes out, and that one is in memory at a time."""
+"""Several models: their results, and that only one is in memory at a time."""
 
 import weakref
 from pathlib import Path
@@ -28,7 +28,7 @@ def outcomes_of(evaluation: Evaluation) -> dict[str, Outcome]:
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The models that were loaded, in order. Fails where one is loaded while another is still there."""
+    """The loaded models, in order. Fails if a model is loaded while another one is still in memory."""
     load = evaluation_run.load_causal_lm
     alive: list[weakref.ref[PreTrainedModel]] = []
     loaded = []
@@ -68,7 +68,7 @@ def test_a_model_that_is_its_own_reference_has_margins_of_0(tiny_llamas) -> None
     assert other["pairs, reward margin"].items.keys() == itself["pairs, reward margin"].items.keys()
 
 
-def test_an_adapters_folder_is_measured_on_its_base(tiny_llamas, loads, tmp_path) -> None:
+def test_an_adapter_s_folder_is_measured_on_its_base(tiny_llamas, loads, tmp_path) -> None:
     base, adapter = tiny_llamas[0], tmp_path / "adapter"
     lora = LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
@@ -92,7 +92,7 @@ def test_rewards_grow_with_beta(tiny_llamas) -> None:
     assert margins[1] == pytest.approx(2 * margins[0])
 
 
-def test_what_can_be_seen_without_weights_is_told_before_any_model_is_loaded(tiny_llamas, loads, tmp_path) -> None:
+def test_mistakes_that_need_no_weights_are_reported_before_any_model_is_loaded(tiny_llamas, loads, tmp_path) -> None:
     first = str(tiny_llamas[0])
     with pytest.raises(TokenizerError, match="there is no such folder"):
         outcomes_of(Evaluation(models=[first, str(tmp_path / "none")], data=PAIRS))
@@ -102,10 +102,10 @@ def test_what_can_be_seen_without_weights_is_told_before_any_model_is_loaded(tin
 
 
 @pytest.mark.parametrize("place", ["to", "benchmarks", "pairs"])
-def test_a_device_that_is_too_small_is_told_with_the_model_and_what_to_do(
+def test_out_of_memory_gives_an_error_with_the_model_and_advice(
     tiny_llamas, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """The error is one of a GPU, which this test does without."""
+    """The test raises the error itself, since it comes from a GPU."""
 
     def fail(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -118,16 +118,16 @@ def test_a_device_that_is_too_small_is_told_with_the_model_and_what_to_do(
         "pairs": (evaluation_run, "pair_logps"),
     }[place]
     monkeypatch.setattr(owner, name, fail)
-    with pytest.raises(ModelError) as told:
+    with pytest.raises(ModelError) as caught:
         outcomes_of(evaluation)
-    assert str(told.value) == (
-        f"model {model}: the device's memory is too small for it in float32 at --batch_size 16.\n"
-        "  Lower --batch_size. Pass --dtype bfloat16. Lower --max_length, above which pairs are left out. "
-        "Take a device with more memory."
+    assert str(caught.value) == (
+        f"model {model}: the device has too little memory for it in float32 at --batch_size 16.\n"
+        "  Lower --batch_size. Pass --dtype bfloat16. Lower --max_length, which drops longer pairs. "
+        "Use a device with more memory."
     )
 
 
-def test_a_reference_that_does_not_fit_is_told_by_its_name(tiny_llamas, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_about_a_reference_that_does_not_fit_names_it(tiny_llamas, monkeypatch: pytest.MonkeyPatch) -> None:
     model, reference = map(str, tiny_llamas)
     load = evaluation_run.load_causal_lm
 
@@ -138,6 +138,6 @@ def test_a_reference_that_does_not_fit_is_told_by_its_name(tiny_llamas, monkeypa
 
     monkeypatch.setattr(evaluation_run, "load_causal_lm", fit_the_model_alone)
     evaluation = Evaluation(models=[model], data=PAIRS, reference=reference, limit=2, batch_size=1)
-    with pytest.raises(ModelError, match=r"^--reference ") as told:
+    with pytest.raises(ModelError, match=r"^--reference ") as caught:
         outcomes_of(evaluation)
-    assert "Lower --batch_size" not in str(told.value)
+    assert "Lower --batch_size" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What may be asked for, and that lm-eval has it."""
+"""The benchmarks that a user can request exist in lm-eval."""
 
 import json
 from collections import Counter
@@ -21,11 +21,11 @@ LM_EVAL = Path(lm_eval.tasks.__file__).parent
         (":5", TaskRequest(name=":5")),
     ],
 )
-def test_a_task_is_a_name_and_maybe_a_number_of_examples(text: str, request_: TaskRequest) -> None:
+def test_a_task_is_a_name_with_an_optional_number_of_examples(text: str, request_: TaskRequest) -> None:
     assert parse_task(text) == request_
 
 
-def test_every_task_of_the_leaderboard_is_one_of_lm_evals_with_that_metric() -> None:
+def test_every_task_of_the_leaderboard_exists_in_lm_eval_with_its_metric() -> None:
     folders = [LM_EVAL / name for name in ("arc", "hellaswag", "mmlu/default", "truthfulqa")]
     index = lm_eval.tasks.TaskManager(include_path=folders, include_defaults=False).task_index
     suite = {request.name: request for request in SUITES["open_llm_leaderboard"]}
@@ -43,7 +43,7 @@ def test_every_task_of_the_leaderboard_is_one_of_lm_evals_with_that_metric() -> 
     assert sum(name.startswith("mmlu_") and entry.kind.name == "TASK" for name, entry in index.items()) == 57
 
 
-def test_the_facts_are_forty_questions_whose_answers_stand_at_every_place_alike() -> None:
+def test_the_facts_are_forty_questions_with_the_right_answers_evenly_over_the_four_positions() -> None:
     rows = [json.loads(line) for line in (TASKS / f"{FACTS}.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len({row["question"] for row in rows}) == len(rows) == 40
     assert all(len(set(row["choices"])) == 4 for row in rows)

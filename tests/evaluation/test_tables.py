@@ -1,4 +1,4 @@
-"""Models side by side, from known numbers."""
+"""Tables and JSON of one or several models, from known numbers."""
 
 from dpo.evaluation.measures import Measure, accuracy
 from dpo.evaluation.tables import as_json, as_markdown
@@ -23,7 +23,7 @@ def test_one_model_is_a_column_of_values_with_their_errors() -> None:
     )
 
 
-def test_two_models_have_their_difference_and_say_where_it_is_not_paired() -> None:
+def test_the_table_of_two_models_has_differences_and_marks_unpaired_ones() -> None:
     assert as_markdown(RESULTS) == (
         "| measure    | n     | base            | tuned           | tuned - base       |\n"
         "| ---------- | ----- | --------------- | --------------- | ------------------ |\n"
@@ -31,9 +31,9 @@ def test_two_models_have_their_difference_and_say_where_it_is_not_paired() -> No
         "| perplexity | 1,200 | 9.0000 ± 0.3000 | 8.6000 ± 0.3000 | -0.4000 ± 0.4243 * |\n"
         "| pairs      | 1,200 |                 | 1.0000 ± 0.3000 |                    |\n"
         "\n"
-        "A difference has the standard error of the differences item by item, except where marked *.\n"
+        "The standard error of a difference is that of the item-by-item differences, unless marked *.\n"
         "\n"
-        "* The models' errors as if they had answered different items."
+        "* Computed from both models' standard errors, as if they had answered different items."
     )
 
 
@@ -63,7 +63,7 @@ def test_models_without_a_row_in_common_have_no_difference() -> None:
     assert "differences" not in as_json(results)
 
 
-def test_each_later_model_is_taken_against_the_first() -> None:
+def test_each_later_model_is_compared_with_the_first() -> None:
     results = {**RESULTS, "third": {"facts": accuracy({"a": False, "b": False})}}
     heading, _, facts, perplexity, *_ = [line.split(" | ") for line in as_markdown(results).splitlines()]
     assert [cell.strip(" |") for cell in heading[-2:]] == ["tuned - base", "third - base"]
