@@ -1,4 +1,4 @@
-# Everything runs in .venv, which the first command makes.
+# Everything runs in .venv, which the first target creates.
 PYTHON ?= python3
 VENV := .venv/bin
 MARK := .venv/.installed
@@ -8,7 +8,7 @@ MARK := .venv/.installed
 demo: $(MARK)
 	$(VENV)/deepspeed main.py --config runs/demo.yaml --overwrite_output_dir
 
-# Two files at a time, a core each: more threads than cores would wait for each other.
+# Two test files at a time, with one thread each: more threads than cores slow each other down.
 test: $(MARK)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 WANDB_MODE=offline $(VENV)/python -m pytest -n 2 --dist loadfile
 
@@ -22,7 +22,7 @@ format: $(MARK)
 	$(VENV)/ruff check --fix .
 	$(VENV)/ruff format .
 
-# BENCH takes the flags of benchmarks/engines.py, such as --datasets ultrafeedback=rows.jsonl.
+# BENCH contains flags of benchmarks/engines.py: make bench BENCH="--datasets ultrafeedback=rows.jsonl"
 bench: $(MARK)
 	$(VENV)/python benchmarks/engines.py $(BENCH)
 	$(VENV)/python benchmarks/balance.py
@@ -34,7 +34,7 @@ docs: $(MARK)
 clean:
 	rm -rf .venv output build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-# torch first and by itself: a later requirement would otherwise bring a build that this machine may not need.
+# torch comes first and alone. Otherwise another requirement could install a build that this machine does not need.
 $(MARK): requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
 	$(VENV)/pip install --quiet $$(grep -o '^torch==[0-9.]*' requirements.txt)
