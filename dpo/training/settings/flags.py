@@ -14,11 +14,12 @@ from dpo.errors import ConfigError
 from dpo.flags import FlagParser, add_fields, check_flags, flag_names, parse_bool
 from dpo.recipe_file import with_config
 from dpo.training.settings.checks import REFUSED
+from dpo.training.settings.fields import TrainingFields
 from dpo.training.settings.resolving import TrainingConfig
 
 OWN_FLAGS = [
     *DataConfig.model_fields,
-    *(f.name for f in dataclasses.fields(TrainingConfig) if f.init and f.name in TrainingConfig.__annotations__),
+    *(f.name for f in dataclasses.fields(TrainingConfig) if f.init and f.name in TrainingFields.__annotations__),
     *("output_dir", "learning_rate", "beta", "save_steps"),
 ]
 """What an error lists. TRL's and transformers' other flags are known as well, too many to read."""
