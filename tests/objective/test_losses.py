@@ -195,7 +195,7 @@ def test_a_weight_that_is_not_a_number_above_0_is_refused(term: str) -> None:
 
 
 def test_losses_are_separated_by_spaces_not_commas() -> None:
-    with pytest.raises(ConfigError, match="several stand apart"):
+    with pytest.raises(ConfigError, match="separate several losses with spaces"):
         parse_losses(["ipo,sft"])
 
 

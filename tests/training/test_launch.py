@@ -179,7 +179,7 @@ def test_an_architecture_that_packed_cannot_compute_takes_padded_and_says_so_onc
     assert json.loads((tmp_path / "out" / "train_results.json").read_text())["engine"] == "padded"
     refused = launch(["python"], *short_run(falcon, rows, tmp_path / "other"), "--loss", "simpo")
     assert refused.returncode == 2
-    assert "--loss simpo is computed by --engine packed alone, and this run is padded, since Falcon" in refused.stderr
+    assert "--loss simpo is computed by --engine packed alone, and this run is padded because Falcon" in refused.stderr
     assert not (tmp_path / "other").exists()
 
 

@@ -104,7 +104,7 @@ def test_an_adapter_trains_alike_at_every_zero_stage_and_goes_on(launch: Launch,
     assert losses[3] == pytest.approx(losses[0], rel=1e-3)
 
     refused = launch(["python"], *short_run(output_dir, rows, tmp_path / "no"), *lora)
-    assert refused.returncode == 2 and "is an adapter already" in refused.stderr
+    assert refused.returncode == 2 and "is already an adapter" in refused.stderr
     on = tmp_path / "on"
     done = launch(["python"], *short_run(output_dir, rows, on))
     assert done.returncode == 0, done.stderr[-3000:]

@@ -147,8 +147,8 @@ def copied(tiny_model, tmp_path):
 def test_what_packed_alone_reads_where_the_model_makes_the_run_padded(fail, copied, stage):
     flags = ("--stage", stage, "--max_tokens_per_micro_batch", "1000")
     said = fail("--model_name_or_path", copied(attention_dropout=0.1), *flags)
-    assert "--max_tokens_per_micro_batch is read by --engine packed alone" in said
-    assert "since the model has attention dropout: leave it out" in said
+    assert "--max_tokens_per_micro_batch is only read by --engine packed, and this run is padded because" in said
+    assert "because the model has attention dropout.\n  Leave it out" in said
 
 
 @pytest.fixture

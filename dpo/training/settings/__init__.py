@@ -1,1 +1,1 @@
-"""The flags of a run: their defaults, their checks, and what follows from them."""
+"""The flags of a training run: defaults, checks, and the values derived from them."""

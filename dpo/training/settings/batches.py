@@ -1,4 +1,4 @@
-"""How many pairs a step, a device and a micro-batch take."""
+"""Batch sizes: pairs per optimizer step, per device and per micro-batch."""
 
 __all__ = ["DEFAULT_GLOBAL_BATCH_SIZE", "LARGEST_DEFAULT_MICRO_BATCH", "check_sizes", "derive_batches"]
 
@@ -9,10 +9,15 @@ LARGEST_DEFAULT_MICRO_BATCH = 4
 
 
 def check_sizes(global_batch_size: int | None, per_device: int | None, accumulation: int | None) -> None:
-    """Refuse what is no number of pairs or micro-batches, on however many devices.
+    """Check the batch flags one by one, without knowing the number of devices.
+
+    Args:
+        global_batch_size: Pairs per optimizer step, over all devices. None if it is not given, here and below.
+        per_device: Pairs that a device processes at once.
+        accumulation: Micro-batches per optimizer step.
 
     Raises:
-        ConfigError: naming the flag.
+        ConfigError: if a value is below 1.
     """
     for name, value in (
         ("global_batch_size", global_batch_size),
@@ -26,35 +31,41 @@ def check_sizes(global_batch_size: int | None, per_device: int | None, accumulat
 def derive_batches(
     *, global_batch_size: int | None, per_device: int | None, accumulation: int | None, world_size: int
 ) -> tuple[int, int, int]:
-    """Fill in what is left open of: global_batch_size = per_device x world_size x accumulation.
+    """Derive the missing values in global_batch_size = per_device x world_size x accumulation.
+
+    Args:
+        global_batch_size: Pairs per optimizer step, over all devices. None if it is not given, here and below.
+        per_device: Pairs that a device processes at once.
+        accumulation: Micro-batches per optimizer step.
+        world_size: Number of devices.
 
     Returns:
-        (global_batch_size, per_device, accumulation). 32 over 2 devices, nothing else given: (32, 4, 4).
+        (global_batch_size, per_device, accumulation). A global batch size of 32 on 2 devices gives (32, 4, 4).
 
     Raises:
-        ConfigError: the numbers do not go together; the message names the nearest that do.
+        ConfigError: if the values contradict each other. The message names the nearest values that do not.
     """
     check_sizes(global_batch_size, per_device, accumulation)
     if global_batch_size is None and accumulation is not None:
         per_device = per_device or 1
         return per_device * world_size * accumulation, per_device, accumulation
     given = world_size * (per_device or 1) * (accumulation or 1)
-    # Nobody asked for 32: on 3 devices it is 33.
+    # The default of 32 may be adjusted: on 3 devices it becomes 33.
     wanted = global_batch_size or max(1, round(DEFAULT_GLOBAL_BATCH_SIZE / given)) * given
     if wanted % given or (per_device and accumulation and wanted != given):
         parts = [f"{world_size} device(s)"]
         parts += [f"--per_device_train_batch_size {per_device}"] if per_device else []
         parts += [f"--gradient_accumulation_steps {accumulation}"] if accumulation else []
         if per_device and accumulation:
-            ways_out, those = f"these make {given}", "it"
+            possible, choice = f"the product is {given}", "it"
         else:
             below, above = wanted // given * given, (wanted // given + 1) * given
-            ways_out, those = f"the nearest is {above}", "it"
+            possible, choice = f"the nearest possible size is {above}", "it"
             if below:
-                ways_out, those = f"the nearest sizes that do are {below} and {above}", "one of them"
+                possible, choice = f"the nearest possible sizes are {below} and {above}", "one of them"
         raise ConfigError(
-            f"global batch size {wanted} does not divide into {' x '.join(parts)}: {ways_out}.\n"
-            f"  Pass {those} as --global_batch_size, or change the other numbers."
+            f"--global_batch_size {wanted} does not match {' x '.join(parts)}: {possible}.\n"
+            f"  Pass {choice} as --global_batch_size, or change the other numbers."
         )
     share = wanted // given
     if per_device is None:

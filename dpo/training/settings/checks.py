@@ -1,4 +1,4 @@
-"""What can be seen to be wrong with a run's flags before any device is touched."""
+"""Checks of a run's flags that need no device."""
 
 __all__ = ["REFUSED", "check_config", "check_device", "check_resolved"]
 
@@ -22,22 +22,22 @@ from dpo.training.settings.objective_checks import check_objective
 from dpo.training.settings.resuming import check_checkpoint, find_checkpoint
 
 REFUSED = {
-    "truncation_mode": "nothing is truncated here; rows above --max_length are dropped and counted",
-    "padding_free": "TRL's switch does nothing at present",
-    "pad_token": "the tokenizer's own is used",
-    "dataset_num_proc": "rows are prepared before TRL sees them, on --num_proc processes",
-    "model_init_kwargs": "use --attn_implementation, --model_revision and --bf16",
-    "label_smoothing_factor": "it smooths over the vocabulary; for preferences there is --label_smoothing",
-    "remove_unused_columns": "the columns are prepared already",
+    "truncation_mode": "nothing is truncated; rows longer than --max_length are dropped and counted",
+    "padding_free": "this TRL flag currently does nothing",
+    "pad_token": "the padding token of the tokenizer is used",
+    "dataset_num_proc": "rows are prepared before TRL sees them; set the number of processes with --num_proc",
+    "model_init_kwargs": "use --attn_implementation, --model_revision and --bf16 instead",
+    "label_smoothing_factor": "it smooths over the vocabulary; use --label_smoothing to smooth preference labels",
+    "remove_unused_columns": "the prepared rows have exactly the columns that training needs",
 }
-"""Flags of the libraries that would be ignored here, and what to do instead."""
+"""Library flags that would have no effect, and what to use instead."""
 
 REFUSED_BY_PACKED = {
-    "precompute_ref_log_probs": "--reference_cache does that",
-    "precompute_ref_batch_size": "--per_device_eval_batch_size is for the reference too",
-    "auto_find_batch_size": "--max_tokens_per_micro_batch bounds memory",
-    "pad_to_multiple_of": "nothing is padded",
-    "average_tokens_across_devices": "a step's mean is over the pairs or answer tokens of all devices",
+    "precompute_ref_log_probs": "--reference_cache does the same",
+    "precompute_ref_batch_size": "--per_device_eval_batch_size also sets the batch size of the reference model",
+    "auto_find_batch_size": "use --max_tokens_per_micro_batch to bound memory",
+    "pad_to_multiple_of": "this engine does not pad",
+    "average_tokens_across_devices": "the loss is always averaged over the pairs or answer tokens of all devices",
 }
 
 ABOVE_ZERO = (
@@ -53,18 +53,18 @@ NOT_BELOW_ZERO = ("learning_rate", "sample_prompts", "warmup_steps", "max_grad_n
 
 
 def check_config(config: TrainingFields) -> None:
-    """Refuse what is missing, out of its range, without effect, or would overwrite something.
+    """Check all flags that can be checked before the libraries read them.
 
     Raises:
-        ConfigError: saying which flag, and what to do.
+        ConfigError: if a flag is missing, is out of range, has no effect, or would overwrite files.
     """
     for name in ("model_name_or_path", "output_dir"):
         if not getattr(config, name):
             raise ConfigError(f"--{name} is missing")
     if config.num_devices is not None and not (config.dry_run and config.num_devices >= 1):
         raise ConfigError(
-            f"--num_devices {config.num_devices}: expected a number from 1 on, beside --dry_run, which plans for so "
-            "many.\n  A launcher says how many devices a run has."
+            f"--num_devices {config.num_devices}: expected at least 1, together with --dry_run.\n"
+            "  A real run uses the devices that its launcher starts."
         )
     check_output_dir(config)
     find_checkpoint(config)
@@ -76,7 +76,7 @@ def check_config(config: TrainingFields) -> None:
     for name, reason in refused.items():
         if getattr(config, name) != defaults[name]:
             engine = " by --engine packed" if name in REFUSED_BY_PACKED else ""
-            raise ConfigError(f"--{name} is not offered{engine}: {reason}")
+            raise ConfigError(f"--{name} is not supported{engine}: {reason}")
     for name in reporters(config.report_to):
         if name not in (*INTEGRATION_TO_CALLBACK, "all", "none"):
             raise ConfigError(unknown_name("value of --report_to", name, INTEGRATION_TO_CALLBACK))
@@ -85,25 +85,26 @@ def check_config(config: TrainingFields) -> None:
 
 
 def check_device_map(config: TrainingFields) -> None:
-    """A model over several devices is for one process."""
+    """Check that --device_map is used by a single process without DeepSpeed."""
     if config.device_map is None:
         return
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or config.deepspeed:
         raise ConfigError(
-            f"--device_map {config.device_map} spreads one process's model over its devices; several processes or "
-            "DeepSpeed share the work otherwise.\n  Start it with `python main.py`, or leave --device_map out."
+            f"--device_map {config.device_map} spreads one process's model over its devices, but this run uses several "
+            "processes or DeepSpeed.\n"
+            "  Start the run with `python main.py` and without --deepspeed, or leave --device_map out."
         )
 
 
 def check_login() -> None:
-    """Refuse to train for hours towards a Weights & Biases that nobody is logged in to, nor can log in to now."""
+    """Check that Weights & Biases is logged in, unless it is offline or the user can log in at the terminal."""
     if os.environ.get("WANDB_MODE", "online") != "online" or sys.stdin.isatty():
         return
-    import wandb  # 1 s, for runs that report to it alone
+    import wandb  # takes 1 s, so it is imported only here
 
     if wandb.api.api_key is None:
         raise ConfigError(
-            "Weights & Biases is on, and no one is logged in.\n"
+            "Weights & Biases is on (--report_to wandb or WANDB_PROJECT), but you are not logged in.\n"
             "  Run `wandb login`, set WANDB_MODE=offline, or pass --report_to none."
         )
 
@@ -113,27 +114,31 @@ def reporters(report_to: Any) -> list[str]:
 
 
 def check_output_dir(config: TrainingFields) -> None:
-    """Refuse a folder that cannot be made, or whose content would be lost."""
+    """Check that output_dir can be created, and that nothing in it would be lost."""
     output_dir, model = Path(str(config.output_dir)).resolve(), Path(str(config.model_name_or_path)).resolve()
     check_folder("output_dir", output_dir)
     if output_dir.exists() and not os.access(output_dir, os.W_OK | os.X_OK):
-        raise ConfigError(f"--output_dir {output_dir}: cannot be written to.\n  Choose another folder.")
+        raise ConfigError(f"--output_dir {output_dir}: the folder is not writable.\n  Choose another folder.")
     if output_dir == model:
-        raise ConfigError("--output_dir is the folder of --model_name_or_path, which would be overwritten")
+        raise ConfigError(
+            f"--output_dir {config.output_dir} is the folder of --model_name_or_path, which would be overwritten.\n"
+            "  Choose another folder."
+        )
     if config.overwrite_output_dir or not output_dir.exists():
         return
     if (output_dir / RESULTS).exists():
         raise ConfigError(
-            f"--output_dir {config.output_dir} holds a finished run ({RESULTS}).\n"
+            f"--output_dir {config.output_dir} contains a finished run ({RESULTS}).\n"
             + (
-                "  Add --overwrite_output_dir, and raise --max_steps or --num_train_epochs: its checkpoints stay."
+                "  To train it further, add --overwrite_output_dir and raise --max_steps or --num_train_epochs. "
+                "Its checkpoints are kept."
                 if config.resume_from_checkpoint
                 else "  Choose another folder, or pass --overwrite_output_dir to replace it."
             )
         )
     if weights := next((file for pattern in WEIGHTS for file in output_dir.glob(pattern)), None):
         raise ConfigError(
-            f"--output_dir {config.output_dir} holds a model ({weights.name}).\n"
+            f"--output_dir {config.output_dir} contains a model ({weights.name}).\n"
             "  Choose another folder, or pass --overwrite_output_dir to replace it."
         )
 
@@ -149,41 +154,50 @@ def check_ranges(config: TrainingFields) -> None:
         if value is not None and not (0 <= value < math.inf or clips_nothing):
             raise ConfigError(f"--{name} {value}: expected 0 or more")
     if config.max_steps == 0 or config.max_steps < -1:
-        raise ConfigError(f"--max_steps {config.max_steps}: expected 1 or more; leave it out to count epochs")
+        raise ConfigError(
+            f"--max_steps {config.max_steps}: expected 1 or more.\n  Leave it out to train for --num_train_epochs."
+        )
 
 
 def check_resolved(config: TrainingFields) -> None:
-    """Refuse what the libraries would refuse after hours of preparation, once they have read their flags.
+    """Check flags after TRL and transformers have read them: errors that would otherwise appear after preparation.
 
     Raises:
-        ConfigError: naming the flag.
+        ConfigError: if a package is missing, or a flag does not fit the model, the checkpoint, the optimizer or the
+            schedule.
     """
     if config.sync_ref_model and config.trains_adapter:
         raise ConfigError(
-            "--sync_ref_model moves a reference model, and an adapter's reference is the model under it: leave it out."
+            "--sync_ref_model moves a reference model, but a run that trains an adapter has no separate one.\n"
+            "  Leave --sync_ref_model out."
         )
     if config.use_liger_kernel and not is_liger_kernel_available():
-        raise ConfigError("--use_liger_kernel needs liger-kernel, which is not installed.\n  pip install liger-kernel")
+        raise ConfigError(
+            "--use_liger_kernel needs liger-kernel, which is not installed.\n  Run: pip install liger-kernel"
+        )
     check_checkpoint(config)
     check_optimizer(config)
     check_schedule(config)
 
 
 def check_device(config: TrainingFields) -> None:
-    """Refuse what the device cannot do.
+    """Check flags that not every device supports.
 
     Raises:
-        ConfigError: naming the flag.
+        ConfigError: if the run is on a CPU, and a flag needs an accelerator.
     """
     if config.activation_offloading and config.use_cpu and not config.dry_run:
-        raise ConfigError("--activation_offloading moves activations from an accelerator, and this run is on a CPU.")
+        raise ConfigError(
+            "--activation_offloading moves activations away from an accelerator, but this run is on a CPU.\n"
+            "  Leave --activation_offloading out."
+        )
 
 
 def check_optimizer(config: TrainingFields) -> None:
     try:
         Trainer.get_optimizer_cls_and_kwargs(config)
     except (ImportError, NotImplementedError, ValueError) as error:
-        if "pass a" not in str(error):  # GaLore, APOLLO and LOMO ask for the model next
+        if "pass a" not in str(error):  # GaLore, APOLLO and LOMO get as far as needing the model
             raise ConfigError(f"--optim {config.optim.value}: {error}") from error
 
 
@@ -195,5 +209,5 @@ def check_schedule(config: TrainingFields) -> None:
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"--lr_scheduler_type {name.value}: {error}\n"
-            f"  Found --lr_scheduler_kwargs {options}; expected such as '{{\"min_lr_rate\": 0.1}}'."
+            f"  Found --lr_scheduler_kwargs {options}; expected JSON, such as '{{\"min_lr_rate\": 0.1}}'."
         ) from error

@@ -1,4 +1,4 @@
-"""DeepSpeed's JSON, checked against the flags before a model is loaded."""
+"""Reads DeepSpeed's JSON and checks it against the flags, before a model is loaded."""
 
 __all__ = ["check_mismatches", "load_deepspeed_config"]
 
@@ -40,19 +40,27 @@ TOP_LEVEL = (
     "zero_force_ds_cpu_optimizer",
     "zero_optimization",
 )
-"""Keys in use. DeepSpeed knows others too, and passes over what it does not know."""
+"""Common keys, to find misspelled ones. DeepSpeed accepts more, and silently ignores unknown keys."""
 GATHER = "stage3_gather_16bit_weights_on_model_save"
 FILLED_IN = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
-"""What DeepSpeed asks for and the flags know, also where the JSON leaves it out."""
+"""Keys that DeepSpeed needs and the flags determine. They are set to "auto" if the JSON omits them."""
 
 
 def load_deepspeed_config(file: Path | str) -> dict[str, Any]:
-    """Read a DeepSpeed configuration, from a file or from JSON text that starts with a brace.
+    """Read a DeepSpeed configuration from a file, or from JSON text that starts with a brace.
 
-    At stage 3 the final model is to be whole, so the flag that gathers it on saving is filled in where it is missing.
+    At stage 3 the option that gathers the final model on saving is turned on if the JSON omits it, so that the saved
+    model is complete.
+
+    Args:
+        file: Path of the JSON file, or the JSON text itself.
+
+    Returns:
+        The configuration. Every key of FILLED_IN is set.
 
     Raises:
-        ConfigError: the file is missing or no JSON object, or forbids gathering the final model.
+        ConfigError: if the file is missing or is not a JSON object, a key or value is wrong, or the JSON forbids
+            gathering the final model.
     """
     try:
         is_text = str(file).startswith("{")
@@ -61,7 +69,8 @@ def load_deepspeed_config(file: Path | str) -> dict[str, Any]:
         raise ConfigError(f"--deepspeed {file}: cannot be read: {error.strerror}.{similar_path(file)}") from error
     except ValueError as error:
         raise ConfigError(
-            f"--deepspeed {file}: not valid JSON: {error}\n  It has no comments, and no comma behind the last entry."
+            f"--deepspeed {file}: not valid JSON: {error}\n"
+            "  JSON allows neither comments nor a comma after the last entry."
         ) from error
     if not isinstance(config, dict):
         raise ConfigError(f"--deepspeed {file}: expected a JSON object, found {type(config).__name__}")
@@ -74,19 +83,19 @@ def load_deepspeed_config(file: Path | str) -> dict[str, Any]:
     check_zero(file, zero)
     if zero.setdefault("stage", 0) == 3 and not zero.setdefault(GATHER, True):
         raise ConfigError(
-            f"--deepspeed {file}: zero_optimization.{GATHER} is false, so output_dir would hold shards and no model.\n"
-            "  Set it to true."
+            f"--deepspeed {file}: zero_optimization.{GATHER} is false, so output_dir would contain shards instead of a "
+            "model.\n  Set it to true."
         )
     return config
 
 
 def check_zero(file: Path | str, zero: dict[str, Any]) -> None:
-    """Refuse what DeepSpeed would refuse once the model is loaded: an unknown name or stage.
+    """Check zero_optimization now, because DeepSpeed would check it only after the model is loaded.
 
     Raises:
-        ConfigError: naming the key of zero_optimization.
+        ConfigError: if a key is unknown, or a value is wrong.
     """
-    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig  # 2 s, for runs that use it alone
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig  # takes 2 s, so it is imported only here
 
     fields = DeepSpeedZeroConfig.model_fields
     known = {*fields, *(field.alias for field in fields.values() if field.alias)}
@@ -104,10 +113,14 @@ def check_zero(file: Path | str, zero: dict[str, Any]) -> None:
 
 
 def check_mismatches(args: "TrainingArguments", file: str | None) -> None:
-    """Refuse values of the JSON that contradict flags.
+    """Check that no value in the JSON contradicts a flag.
+
+    Args:
+        args: The run's flags, after transformers has read the JSON.
+        file: The --deepspeed path as the user gave it.
 
     Raises:
-        ConfigError: naming the JSON's key and the flag, with both values.
+        ConfigError: if values differ. The message names the JSON's key and the flag, with both values.
     """
     plugin = getattr(args, "hf_deepspeed_config", None)
     if plugin is None or not plugin.mismatches:
@@ -116,5 +129,5 @@ def check_mismatches(args: "TrainingArguments", file: str | None) -> None:
     raise ConfigError(
         f"--deepspeed {file} contradicts the flags:\n"
         + "\n".join(f"  {line}" for line in found)
-        + '\n  Write "auto" in the JSON, or pass the same value as a flag.'
+        + '\n  Write "auto" in the JSON, or pass the same value as the flag.'
     )

@@ -1,4 +1,4 @@
-"""Which engine a run gets: packed, or padded where packed cannot give the same numbers."""
+"""Chooses the engine of a run: packed, or padded if packed cannot compute the same numbers."""
 
 __all__ = ["why_padded", "why_padded_by_flags"]
 
@@ -9,11 +9,14 @@ from dpo.training.settings.fields import TrainingFields
 
 
 def why_padded(args: TrainingFields, model: PreTrainedModel) -> str | None:
-    """The reason why the packed engine cannot train a model as asked, or None.
+    """Find out why the packed engine cannot train a model with these flags.
 
     Args:
         args: The run's flags.
-        model: The policy, not wrapped yet.
+        model: The policy, before it is wrapped.
+
+    Returns:
+        The reason, as a clause that can follow "because". None if the packed engine can be used.
     """
     if reason := why_padded_by_architecture(model):
         return reason
@@ -26,16 +29,16 @@ def why_padded(args: TrainingFields, model: PreTrainedModel) -> str | None:
     if coefficient is None:
         coefficient = getattr(config, "router_aux_loss_coef", 0.0)
     if hasattr(config, "output_router_logits") and coefficient:
-        return "the router's auxiliary loss is computed there (--router_aux_loss_coef 0 does without)"
+        return "the router's auxiliary loss needs the padded engine (--router_aux_loss_coef 0 turns the loss off)"
     return None
 
 
 def why_padded_by_flags(args: TrainingFields) -> str | None:
-    """The reason that flags alone give, whatever the model."""
+    """Like why_padded, for the reasons that depend on the flags alone."""
     if args.train_sampling_strategy not in ("random", "sequential"):
-        return f"--train_sampling_strategy {args.train_sampling_strategy} is for padded batches"
+        return f"--train_sampling_strategy {args.train_sampling_strategy} needs padded batches"
     if args.sync_ref_model:
-        return "--sync_ref_model is computed there"
+        return "--sync_ref_model needs the padded engine"
     if args.neftune_noise_alpha:
-        return "--neftune_noise_alpha scales noise by the length of a row, which is a whole pack otherwise"
+        return "--neftune_noise_alpha scales noise by the row length, and a row of the packed engine has many pairs"
     return None

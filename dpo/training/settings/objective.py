@@ -1,4 +1,4 @@
-"""What a run's flags say of its objective: the names and weights of its losses, and the options they read."""
+"""Builds the objective from a run's flags: the losses, their weights and their options."""
 
 __all__ = ["objective_of", "parse_losses"]
 
@@ -12,7 +12,7 @@ from dpo.training.settings.fields import TrainingFields
 
 
 def objective_of(config: TrainingFields) -> Objective:
-    """As a run's flags say, whose losses are all in LOSSES."""
+    """Build the objective of a run. Every name in config.loss_type must be in LOSSES."""
     if config.stage == "sft":
         return AnswerObjective()
     weights = config.loss_weights or [1.0] * len(config.loss_type)
@@ -25,21 +25,24 @@ def objective_of(config: TrainingFields) -> Objective:
 
 
 def parse_losses(terms: Sequence[str], given: Sequence[float] | None = None) -> tuple[list[str], list[float]]:
-    """Names and weights of NAME or NAME:WEIGHT. ["sigmoid", "sft:0.2"] gives sigmoid and sft, 1 and 0.2.
+    """Split losses into names and weights. ["sigmoid", "sft:0.2"] gives ["sigmoid", "sft"] and [1.0, 0.2].
 
     Args:
-        terms: As the user wrote them.
-        given: Weights by another flag, as TRL has them, one for each bare name.
+        terms: Losses as NAME or NAME:WEIGHT, as the user wrote them.
+        given: Weights from --loss_weights, one for each term. The terms are then names without a weight.
+
+    Returns:
+        The names and their weights, in the order of the terms.
 
     Raises:
-        ConfigError: a weight is no number above 0, there are too few or too many, or a loss is named twice or behind a
-            comma.
+        ConfigError: if a weight is not a number above 0, the number of weights is wrong, a loss is named twice, or
+            losses are separated by commas.
     """
     if given is not None:
         if len(given) != len(terms) or any(":" in term for term in terms):
             raise ConfigError(
-                f"--loss_weights {' '.join(map(str, given))}: expected one number for each name of --loss_type, which "
-                f"stand alone; found {' '.join(terms)}.\n  Or pass --loss sigmoid:1.0 sft:0.2"
+                f"--loss_weights {' '.join(map(str, given))}: expected one number for each name in --loss_type, and "
+                f"names without a weight; found --loss_type {' '.join(terms)}.\n  Or pass --loss sigmoid:1.0 sft:0.2"
             )
         terms = [f"{name}:{weight!r}" for name, weight in zip(terms, given, strict=True)]
     names, weights = [], []
@@ -52,7 +55,7 @@ def parse_losses(terms: Sequence[str], given: Sequence[float] | None = None) -> 
         if not 0 < weights[-1] < float("inf"):
             raise ConfigError(f"loss '{term}': expected NAME or NAME:WEIGHT with a weight above 0, such as sft:0.2")
         if "," in term:
-            raise ConfigError(f"loss '{term}': several stand apart, as in --loss ipo sft:0.2")
+            raise ConfigError(f"loss '{term}': separate several losses with spaces, as in --loss ipo sft:0.2")
         if name in names:
             raise ConfigError(f"loss '{name}' is named twice in {' '.join(terms)}: name it once, with its weight")
         names.append(name)

@@ -1,4 +1,4 @@
-"""From the flags of a run to its settings: in which order they are checked, and what is filled in."""
+"""Turns the flags of a run into its settings: checks them in order and derives the missing values."""
 
 __all__ = ["TrainingConfig"]
 
@@ -22,26 +22,27 @@ from dpo.training.settings.objective_checks import check_loss_flags
 from dpo.training.settings.resuming import flag_facts
 
 LEARNING_RATES = {"dpo": 1e-6, "sft": 2e-5}
-"""Defaults by stage, for training whole models."""
+"""Default learning rates by stage, for training the whole model."""
 ADAPTER_LEARNING_RATES = {"dpo": 1e-5, "sft": 2e-4}
-"""Ten times that, written out: 10 * 1e-6 is 9.999999999999999e-06, and is shown to users."""
+"""Ten times LEARNING_RATES, written out because 10 * 1e-6 prints as 9.999999999999999e-06."""
 
 
 class TrainingConfig(TrainingFields):
-    """The flags of a run, checked, with everything filled in that follows from them and from the devices."""
+    """The flags of a run, checked, with every value filled in that follows from other flags or from the devices."""
 
     def __post_init__(self) -> None:
         self.check_flags()
         self.set_up()
 
     def check_flags(self) -> None:
-        """Check what does not depend on the run's devices, and read its losses and DeepSpeed's JSON.
+        """Check everything that does not depend on the devices, and read the losses and DeepSpeed's JSON.
 
         Raises:
-            ConfigError: a flag is wrong, contradicts another, or would overwrite something.
+            ConfigError: if a flag is wrong, contradicts another, or would overwrite files.
         """
         for name in ("output_dir", "model_name_or_path"):
-            # A shell expands ~, a YAML file does not. A Path would lose the leading ./ that no Hub id has.
+            # ~ comes from a YAML file, since a shell expands it. Keep the leading "./": it marks a local folder, not
+            # a Hub id, and Path would drop it.
             if value := getattr(self, name):
                 setattr(self, name, str(Path(value).expanduser()) if value.startswith("~") else value)
         if self.report_to is None:
@@ -60,10 +61,10 @@ class TrainingConfig(TrainingFields):
         check_lora(self)
 
     def set_up(self) -> None:
-        """Fill in what depends on the devices, and start them.
+        """Start the devices and fill in the values that depend on them.
 
         Raises:
-            ConfigError: they cannot do what is asked.
+            ConfigError: if the devices do not support a flag.
         """
         self.accumulation_asked = self.gradient_accumulation_steps
         world_size = self.num_devices or int(os.environ.get("WORLD_SIZE", "1"))
@@ -80,11 +81,11 @@ class TrainingConfig(TrainingFields):
         check_device(self)
         check_mismatches(self, self.deepspeed_file)
         check_same_run(self.resume_from_checkpoint, flag_facts(self))
-        # Asked here once, so that an attention that cannot run is refused before the data is prepared.
+        # Resolved here, so that an unavailable attention is an error before the data is prepared.
         self.attention = resolve_attention(self.attn_implementation, half_precision=bool(self.bf16 or self.fp16))
 
     def set_up_libraries(self) -> None:
-        """Let TRL and transformers read the flags, who find the device too."""
+        """Let TRL and transformers read the flags. They also select the device."""
         try:
             super().__post_init__()
         except (ImportError, ValueError) as error:
@@ -92,15 +93,15 @@ class TrainingConfig(TrainingFields):
         check_resolved(self)
 
     def locate_model(self) -> LocatedModel:
-        """Follow the model's name.
+        """Find the model that --model_name_or_path names.
 
         Raises:
-            ModelError, TokenizerError: it leads nowhere.
+            ModelError, TokenizerError: if there is no such model.
         """
         return locate(str(self.model_name_or_path), revision=self.model_revision)
 
     def set_losses(self) -> None:
-        """Take --loss or TRL's two flags, and let both say the same from here on."""
+        """Read the losses from --loss or from TRL's two flags, and set all three to match."""
         check_loss_flags(self)
         terms = self.loss or self.loss_type or ["sigmoid"]
         terms = [terms] if isinstance(terms, str) else terms
@@ -110,12 +111,13 @@ class TrainingConfig(TrainingFields):
         self.loss_type, self.loss_weights = names, None if set(weights) == {1.0} else weights
 
     def set_accumulation(self, num_micro_batches: int) -> None:
-        """Take that many micro-batches a step, whose pairs the packed engine counts by itself."""
+        """Set the number of micro-batches per step, for the packed engine, which plans their pairs itself."""
         if num_micro_batches == self.gradient_accumulation_steps:
             return
         self.gradient_accumulation_steps = num_micro_batches
         if self.deepspeed:
-            # DeepSpeed wants the three to multiply, and uses them for nothing but that and a throughput it logs.
+            # DeepSpeed checks that the batch size is the product of the other two and of the number of devices. It uses
+            # them only for this check and to log the throughput.
             self.hf_deepspeed_config.config |= {
                 "gradient_accumulation_steps": num_micro_batches,
                 "train_micro_batch_size_per_gpu": 1,

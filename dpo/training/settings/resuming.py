@@ -1,4 +1,4 @@
-"""--resume_from_checkpoint: which checkpoint, and whether its run and its model are this one's."""
+"""--resume_from_checkpoint: finds the checkpoint and checks that it fits this run."""
 
 __all__ = ["check_checkpoint", "find_checkpoint", "flag_facts"]
 
@@ -19,10 +19,10 @@ FLAGS = (
 
 
 def find_checkpoint(config: TrainingFields) -> None:
-    """Put in place of 'latest' the checkpoint that it means, and refuse what is none.
+    """Replace 'latest' by the checkpoint that it means, and check that the folder is a checkpoint.
 
     Raises:
-        ConfigError: saying what is expected.
+        ConfigError: if there is no such folder, it is not a checkpoint, or output_dir contains none.
     """
     wanted = config.resume_from_checkpoint
     if not wanted:
@@ -31,22 +31,23 @@ def find_checkpoint(config: TrainingFields) -> None:
         config.resume_from_checkpoint = last_checkpoint(str(config.output_dir))
         if config.resume_from_checkpoint is None:
             raise ConfigError(
-                f"--resume_from_checkpoint: {config.output_dir} holds no checkpoint-* folder that is whole.\n"
-                "  Leave it out to begin."
+                f"--resume_from_checkpoint {wanted}: {config.output_dir} contains no complete checkpoint-* folder.\n"
+                "  Leave --resume_from_checkpoint out to start from the beginning."
             )
     elif not Path(wanted).is_dir():
         raise ConfigError(f"--resume_from_checkpoint {wanted}: there is no such folder")
     elif not (Path(wanted) / STATE).exists() or (Path(wanted) / RESULTS).exists():
         raise ConfigError(
-            f"--resume_from_checkpoint {wanted} is no checkpoint.\n  Expected a checkpoint-* folder of an output_dir."
+            f"--resume_from_checkpoint {wanted} is not a checkpoint.\n"
+            "  Expected a checkpoint-* folder in the output_dir of an earlier run."
         )
 
 
 def check_checkpoint(config: TrainingFields) -> None:
-    """Refuse to go on with a whole model's checkpoint as an adapter's, or the other way round, or at another rank.
+    """Check that the checkpoint and this run train the same kind of model.
 
     Raises:
-        ConfigError: saying what the first run was.
+        ConfigError: if one trains the whole model and the other an adapter, or their adapters differ.
     """
     if not config.resume_from_checkpoint:
         return
@@ -54,30 +55,37 @@ def check_checkpoint(config: TrainingFields) -> None:
     adapter = read_object(str(folder), ADAPTER_CONFIG)
     if adapter and not config.trains_adapter:
         raise ConfigError(
-            f"--resume_from_checkpoint {folder} is an adapter's, and this run trains the whole model.\n"
+            f"--resume_from_checkpoint {folder} is the checkpoint of an adapter, but this run trains the whole model.\n"
             f"  Pass the flags of the first run, such as --lora_rank {adapter.get('r')}."
         )
     if not adapter and config.trains_adapter and (folder / "config.json").exists():
         raise ConfigError(
-            f"--resume_from_checkpoint {folder} is a whole model's, and this run trains an adapter.\n"
+            f"--resume_from_checkpoint {folder} is the checkpoint of a whole model, but this run trains an adapter.\n"
             "  Pass the flags of the first run, without --lora_rank."
         )
     for flag, name in (("lora_rank", "r"), ("use_dora", "use_dora"), ("use_rslora", "use_rslora")):
         asked, found = getattr(config, flag), adapter.get(name)
         if config.lora_rank is not None and found is not None and asked != found:
             raise ConfigError(
-                f"--{flag} {asked}: the adapter in --resume_from_checkpoint {folder} has {found}: pass that."
+                f"--{flag} {asked}: the adapter in --resume_from_checkpoint {folder} was trained with {found}.\n"
+                f"  Pass --{flag} {found}."
             )
 
 
 def flag_facts(config: TrainingFields) -> dict[str, Any]:
-    """What runs of one and the same checkpoints have in common, as far as flags say it, by what a user calls it."""
+    """The flags that must not change when a run resumes. The keys are the names that an error shows to the user.
+
+    Checkpoints store these names and values, so they must stay the same between versions.
+    """
     values = {f"--{name}": getattr(config, name) for name in FLAGS}
     return {name: getattr(value, "value", value) for name, value in values.items()} | {"sharding": sharding_of(config)}
 
 
 def sharding_of(config: TrainingFields) -> str:
-    """How a checkpoint's optimizer is written. DeepSpeed reads ZeRO-1's at ZeRO-2 and back, on as many devices."""
+    """How the optimizer state in a checkpoint is sharded.
+
+    DeepSpeed can resume a ZeRO-1 checkpoint with ZeRO-2 and vice versa, on the same number of devices.
+    """
     if is_fsdp(config):
         return "FSDP"
     if not isinstance(config.deepspeed, dict):

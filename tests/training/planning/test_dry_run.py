@@ -125,8 +125,8 @@ def test_a_finished_run_is_left_alone(say: Say, flags: list[str], tmp_path: Path
     ("more", "message"),
     [
         (["--beta", "-1"], "--beta -1.0: expected a number above 0"),
-        (["--global_batch_size", "3", "--num_devices", "2"], "global batch size 3 does not divide"),
-        (["--num_devices", "0"], "--num_devices 0: expected a number from 1 on"),
+        (["--global_batch_size", "3", "--num_devices", "2"], "--global_batch_size 3 does not match 2 device(s)"),
+        (["--num_devices", "0"], "--num_devices 0: expected at least 1, together with --dry_run"),
         (["--datasets", "nectarine"], "unknown adapter 'nectarine'"),
         (["--template", "llama3"], "--add_control_tokens"),
         (["--deepspeed", "none.json"], "cannot be read"),
@@ -143,12 +143,12 @@ def test_a_mistake_that_the_run_would_meet_is_met_here(flags: list[str], more: l
 def test_a_new_adapter_on_an_adapter_is_refused(flags: list[str], tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_model)}))
-    with pytest.raises(ConfigError, match=r"--lora_rank 4: .* is an adapter already"):
+    with pytest.raises(ConfigError, match=r"--lora_rank 4: .* is already an adapter"):
         run([*flags, "--dry_run", "--model_name_or_path", str(tmp_path / "adapter"), "--lora_rank", "4"])
 
 
 def test_devices_are_planned_for_with_a_dry_run_alone(flags: list[str]) -> None:
-    with pytest.raises(ConfigError, match="beside --dry_run"):
+    with pytest.raises(ConfigError, match="expected at least 1, together with --dry_run"):
         run([*flags, "--num_devices", "2"])
 
 
@@ -206,7 +206,7 @@ class TestRecipes:
             f"  - sft: {{output_dir: {tmp_path}/sft}}\n"
             f"  - dpo: {{output_dir: {tmp_path}/dpo, model_name_or_path: {tmp_path}/sft}}\n",
         )
-        with pytest.raises(ConfigError, match=f"--lora_rank 4: {tmp_path}/sft is an adapter already"):
+        with pytest.raises(ConfigError, match=f"--lora_rank 4: {tmp_path}/sft is already an adapter"):
             run([*recipe, "--dry_run"])
 
     def test_control_tokens_that_a_stage_adds_are_there_for_an_adapter(

@@ -1,4 +1,4 @@
-"""The shipped DeepSpeed files, and what contradicts a flag."""
+"""The DeepSpeed files in ds_configs/, and the checks of a DeepSpeed file against the flags."""
 
 import json
 
@@ -36,7 +36,7 @@ def test_at_stage_3_the_final_model_is_gathered(tmp_path):
     file.write_text('{"zero_optimization": {"stage": 3}}')
     assert load_deepspeed_config(file)["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] is True
     file.write_text('{"zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": false}}')
-    with pytest.raises(ConfigError, match="shards and no model"):
+    with pytest.raises(ConfigError, match="would contain shards instead of a model"):
         load_deepspeed_config(file)
 
 
@@ -47,7 +47,7 @@ def test_batch_sizes_that_the_json_leaves_out_come_from_the_flags(tmp_path):
     assert filled["train_micro_batch_size_per_gpu"] * filled["gradient_accumulation_steps"] == 8
 
 
-def test_more_accumulation_is_told_to_deepspeed(tmp_path):
+def test_a_change_of_accumulation_reaches_deepspeed(tmp_path):
     config = config_with({}, tmp_path, "--global_batch_size", "8", "--per_device_train_batch_size", "8")
     config.set_accumulation(3)
     filled = config.hf_deepspeed_config.config
@@ -69,10 +69,12 @@ def test_what_deepspeed_would_refuse_is_refused_before_the_model_is_loaded(zero,
         config_with({"zero_optimization": zero}, tmp_path)
 
 
-def test_a_file_that_is_no_json_and_one_that_is_not_there_are_told_what_to_look_for(tmp_path):
+def test_invalid_json_and_a_missing_file_are_errors_that_say_what_to_look_for(tmp_path):
     file = tmp_path / "mine.json"
     file.write_text('{"zero_optimization": {"stage": 2},}')
-    with pytest.raises(ConfigError, match=r"line 1 column 36.*\n  It has no comments, and no comma behind the last"):
+    with pytest.raises(
+        ConfigError, match=r"line 1 column 36.*\n  JSON allows neither comments nor a comma after the last"
+    ):
         load_deepspeed_config(file)
     with pytest.raises(ConfigError, match=rf"cannot be read: No such file or directory\. Did you mean {file}\?"):
         load_deepspeed_config(tmp_path / "mien.json")
@@ -81,13 +83,13 @@ def test_a_file_that_is_no_json_and_one_that_is_not_there_are_told_what_to_look_
 @pytest.mark.parametrize(
     ("name", "meant"), [("zero_optimisation", "zero_optimization"), ("train_batch_sizee", "train_batch_size")]
 )
-def test_a_misspelt_key_is_refused_which_deepspeed_would_pass_over(name, meant, tmp_path):
+def test_a_misspelled_key_that_deepspeed_would_ignore_is_refused(name, meant, tmp_path):
     with pytest.raises(ConfigError, match=f"unknown key '{name}'. Did you mean {meant}"):
         config_with({name: 4}, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
-def test_a_file_that_is_no_json_object_is_refused(text, tmp_path):
+def test_a_file_that_is_not_a_json_object_is_refused(text, tmp_path):
     file = tmp_path / "ds.json"
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"ds\.json"):

@@ -1,4 +1,4 @@
-"""Flags: defaults, YAML, derived batches, refusals."""
+"""Flags: defaults, YAML, derived batch sizes, errors."""
 
 import sys
 from pathlib import Path
@@ -39,7 +39,7 @@ def training_config(*flags: str) -> TrainingConfig:
         ({}, 64, (64, 1, 1)),
     ],
 )
-def test_what_is_left_open_of_the_batch_is_derived(given, world_size, expected):
+def test_missing_batch_sizes_are_derived(given, world_size, expected):
     arguments = {"global_batch_size": None, "per_device": None, "accumulation": None} | given
     assert derive_batches(**arguments, world_size=world_size) == expected
 
@@ -52,23 +52,23 @@ def test_what_is_left_open_of_the_batch_is_derived(given, world_size, expected):
         ({"global_batch_size": 2}, 4, "is 4"),
     ],
 )
-def test_a_batch_that_does_not_divide_names_the_nearest_that_do(given, world_size, nearest):
+def test_a_batch_size_that_does_not_divide_names_the_nearest_sizes_that_do(given, world_size, nearest):
     arguments = {"global_batch_size": None, "per_device": None, "accumulation": None} | given
     with pytest.raises(ConfigError, match=nearest):
         derive_batches(**arguments, world_size=world_size)
 
 
 def test_three_numbers_that_contradict_each_other_are_refused():
-    with pytest.raises(ConfigError, match="these make 8"):
+    with pytest.raises(ConfigError, match="the product is 8"):
         derive_batches(global_batch_size=16, per_device=4, accumulation=2, world_size=1)
 
 
-def test_a_batch_below_one_is_refused():
+def test_a_batch_size_below_one_is_refused():
     with pytest.raises(ConfigError, match="at least 1"):
         derive_batches(global_batch_size=0, per_device=None, accumulation=None, world_size=1)
 
 
-def test_defaults_where_the_user_is_silent(monkeypatch, tmp_path):
+def test_defaults(monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     data, _ = parse_flags(REQUIRED)
     config = training_config()
@@ -81,7 +81,7 @@ def test_defaults_where_the_user_is_silent(monkeypatch, tmp_path):
     assert config.bf16 is False and str(config.dtype) == "torch.float32", "this machine has no bfloat16 device"
 
 
-def test_a_yaml_file_is_the_same_flags_and_the_command_line_goes_before_it(tmp_path):
+def test_a_yaml_file_has_the_same_flags_and_the_command_line_overrides_it(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text(
         "datasets: [nectar, orca_dpo_pairs@0.5]\nlearning_rate: 1e-6\nbeta: 0.3\ngradient_checkpointing: false\n"
@@ -109,7 +109,7 @@ def test_the_resolved_configuration_resolves_to_itself(of_objective, tmp_path):
     assert resolved_flags(again_data, again) == written
 
 
-def test_an_unknown_flag_names_what_it_resembles_and_what_there_is():
+def test_an_unknown_flag_suggests_a_similar_one_and_lists_the_known_ones():
     with pytest.raises(ConfigError, match=r"(?s)--dataset'.*--datasets.*--max_length") as error:
         parse_flags([*REQUIRED, "--dataset", "nectar"])
     assert "max-length" not in str(error.value), "each flag is listed once"
@@ -123,7 +123,7 @@ def test_an_unknown_key_in_the_yaml_file_names_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(("flags", "expected"), [([], None), (["--bf16"], True), (["--bf16", "false"], False)])
-def test_a_switch_that_may_be_left_open_needs_no_value(flags, expected):
+def test_an_optional_switch_needs_no_value(flags, expected):
     assert parse_flags([*REQUIRED, *flags])[1]["bf16"] is expected
 
 
@@ -142,12 +142,12 @@ def test_the_launchers_local_rank_is_accepted():
         (["--lr_scheduler_type", "nonsense"], "invalid choice"),
         (["--save_strategy", "nonsense"], "nonsense"),
         (["--deepspeed", "missing.json"], "cannot be read"),
-        (["--loss_type", "dpo"], "DPO's is called sigmoid"),
+        (["--loss_type", "dpo"], "the DPO loss is called sigmoid"),
         (["--loss_type", "exo_pair"], "label_smoothing above 0"),
         (["--f_divergence_type", "kl"], "unknown divergence"),
         (["--loss", "simpo:x"], "weight above 0"),
         (["--loss", "simpo", "--loss_type", "ipo"], "pass one or the other"),
-        (["--loss_type", "ipo:1", "sft", "--loss_weights", "1", "2"], "which stand alone"),
+        (["--loss_type", "ipo:1", "sft", "--loss_weights", "1", "2"], "names without a weight"),
         (["--loss_type", "ipo", "sft", "--loss_weights", "1"], "expected one number for each name"),
         (["--loss_type", "ipo", "sft", "--loss_weights", "1", "-1"], "weight above 0"),
         (["--loss_type", "ipo", "sft", "--loss_weights", "1", "nan"], "weight above 0"),
@@ -156,24 +156,24 @@ def test_the_launchers_local_rank_is_accepted():
         (["--beta", "inf"], "--beta inf: expected a number above 0"),
         (["--learning_rate", "inf"], "--learning_rate inf: expected 0 or more"),
         (["--stage", "sft", "--label_smoothing_factor", "0.1"], "it smooths over the vocabulary"),
-        (["--loss", "simpo", "--simpo_gamma", "inf"], "expected a number"),
-        (["--reference_free", "true", "--f_divergence_type", "forward_kl"], "leave out it or --reference_free"),
-        (["--loss", "simpo", "--reference_cache", "mine"], "no reference is read with simpo: leave it out"),
+        (["--loss", "simpo", "--simpo_gamma", "inf"], "expected a finite number"),
+        (["--reference_free", "true", "--f_divergence_type", "forward_kl"], "--reference_free trains without one"),
+        (["--loss", "simpo", "--reference_cache", "mine"], "no reference is read with --loss simpo"),
         (
             ["--loss", "simpo", "--sync_ref_model", "true"],
-            "packed alone, and this run is padded, since --sync_ref_model",
+            "packed alone, and this run is padded because --sync_ref_model",
         ),
-        (["--loss", "simpo", "--neftune_noise_alpha", "5"], "this run is padded, since --neftune_noise_alpha"),
+        (["--loss", "simpo", "--neftune_noise_alpha", "5"], "this run is padded because --neftune_noise_alpha"),
         (["--loss", "nca_pair", "--f_divergence_type", "forward_kl"], "not read by --loss nca_pair"),
         (["--loss", "sigmoid", "bco_pair", "--f_divergence_type", "forward_kl"], "not read by --loss bco_pair"),
-        (["--simpo_gamma", "1"], "(?s)not read by --loss sigmoid.*It belongs to: simpo"),
-        (["--logp_reduction", "sum"], "(?s)not read by --loss sigmoid.*It belongs to: ipo"),
+        (["--simpo_gamma", "1"], "(?s)not read by --loss sigmoid.*Losses that read it: simpo"),
+        (["--logp_reduction", "sum"], "(?s)not read by --loss sigmoid.*Losses that read it: ipo"),
         (["--label_smoothing", "0.5"], "less than 0.5"),
         (["--loss", "sft:0.5", "--beta", "0.7"], "--beta 0.7 is not read by --loss sft"),
-        (["--ref_model_sync_steps", "3"], "--ref_model_sync_steps is read beside --sync_ref_model alone"),
-        (["--ref_model_mixup_alpha", "0.3"], "--ref_model_mixup_alpha is read beside --sync_ref_model alone"),
+        (["--ref_model_sync_steps", "3"], "--ref_model_sync_steps is only read with --sync_ref_model"),
+        (["--ref_model_mixup_alpha", "0.3"], "--ref_model_mixup_alpha is only read with --sync_ref_model"),
         (["--sync_ref_model", "true", "--lora_rank", "4"], "--sync_ref_model moves a reference model"),
-        (["--train_sampling_strategy", "group_by_length"], "pass random or sequential"),
+        (["--train_sampling_strategy", "group_by_length"], "Pass random or sequential"),
         (["--use_liger_kernel", "true"], "pip install liger-kernel"),
         (["--optim", "galore_adamw"], "--optim galore_adamw: .*galore"),
         (["--optim", "grokadamw"], "--optim grokadamw: Please install grokadamw"),
@@ -184,8 +184,11 @@ def test_the_launchers_local_rank_is_accepted():
         (["--stage", "sft", "--loss_type", "sigmoid"], "--loss_type is for pairs"),
         (["--stage", "sft", "--loss_weights", "2"], "--loss_weights is for pairs"),
         (["--stage", "sft", "--ref_model_mixup_alpha", "0.3"], "--ref_model_mixup_alpha is for pairs"),
-        (["--average_tokens_across_devices", "false"], "not offered by --engine packed: a step's mean is over"),
-        (["--ld_alpha", "1.5"], "expected 0 to 1"),
+        (
+            ["--average_tokens_across_devices", "false"],
+            "not supported by --engine packed: the loss is always averaged over",
+        ),
+        (["--ld_alpha", "1.5"], "expected a number from 0 to 1"),
         (["--ld_alpha", "0.5", "--loss", "simpo"], "which --loss simpo does not read"),
         (["--use_weighting", "true", "--loss", "aot"], "which --loss aot does not keep apart"),
         (["--loss", "simpo", "--reference_free", "true"], "uses no reference anyway"),
@@ -193,10 +196,10 @@ def test_the_launchers_local_rank_is_accepted():
         (["--label_smoothing", "0.1", "--engine", "padded"], "--label_smoothing with --loss sigmoid is computed by"),
         (["--loss", "ipo", "--logp_reduction", "sum", "--engine", "padded"], "--logp_reduction sum is computed by"),
         (["--reference_free", "true", "--engine", "padded"], "--reference_free is computed by"),
-        (["--f_alpha_divergence_coef", "0.7"], "alpha_divergence alone"),
+        (["--f_alpha_divergence_coef", "0.7"], "only read with --f_divergence_type alpha_divergence"),
         (["--resume_from_checkpoint", "missing"], "no such folder"),
-        (["--resume_from_checkpoint", "latest"], "holds no checkpoint"),
-        (["--resume_from_checkpoint", "."], "is no checkpoint"),
+        (["--resume_from_checkpoint", "latest"], "contains no complete checkpoint"),
+        (["--resume_from_checkpoint", "."], "is not a checkpoint"),
         (["--report_to", "foo"], "unknown value of --report_to 'foo'"),
         (["--attn_implementation", "sdpaa"], "Did you mean sdpa"),
         (["--learning_rate", "-1"], "expected 0 or more"),
@@ -205,61 +208,64 @@ def test_the_launchers_local_rank_is_accepted():
         (["--max_steps", "0"], "1 or more"),
         (["--per_device_eval_batch_size", "0"], "above 0"),
         (["--sample_prompts", "-1"], "expected 0 or more"),
-        (["--precompute_ref_log_probs", "true"], "not offered by --engine packed: --reference_cache"),
-        (["--auto_find_batch_size", "true"], "--max_tokens_per_micro_batch bounds memory"),
-        (["--engine", "padded", "--max_tokens_per_micro_batch", "100"], "packed alone: leave --engine out"),
+        (["--precompute_ref_log_probs", "true"], "not supported by --engine packed: --reference_cache"),
+        (["--auto_find_batch_size", "true"], "use --max_tokens_per_micro_batch to bound memory"),
+        (
+            ["--engine", "padded", "--max_tokens_per_micro_batch", "100"],
+            "read by --engine packed.\n  Leave --engine out",
+        ),
         (
             ["--engine", "padded", "--reference_cache", "mine"],
-            "--reference_cache mine is read by --engine packed alone",
+            "--reference_cache mine is only read by --engine packed",
         ),
         (
             ["--sync_ref_model", "true", "--max_tokens_per_micro_batch", "10"],
-            "--max_tokens_per_micro_batch is read by --engine packed alone, and this run is padded, since --sync_ref",
+            "--max_tokens_per_micro_batch is only read by --engine packed, and this run is padded because --sync_ref",
         ),
         (
             ["--stage", "sft", "--engine", "padded", "--reference_cache", "mine"],
-            "no reference is read with answers: leave it out",
+            "no reference is read with answers",
         ),
         (
             ["--sync_ref_model", "true", "--reference_cache", "mine"],
-            "packed alone, and this run is padded, since --sync",
+            "only read by --engine packed, and this run is padded because --sync",
         ),
         (
             ["--stage", "sft", "--train_sampling_strategy", "group_by_length", "--max_tokens_per_micro_batch", "10"],
-            "packed alone, and this run is padded, since --train_sampling_strategy",
+            "only read by --engine packed, and this run is padded because --train_sampling_strategy",
         ),
         (["--engine", "fast"], "invalid choice"),
     ],
 )
-def test_what_would_be_ignored_or_is_wrong_is_refused(flags, message):
+def test_wrong_flags_and_flags_without_effect_are_refused(flags, message):
     with pytest.raises(ConfigError, match=message):
         training_config(*flags)
 
 
-def test_an_optimizer_that_asks_for_the_model_is_left_to_the_trainer(monkeypatch):
-    """A mock of galore_torch, which this machine lacks."""
+def test_an_optimizer_that_needs_the_model_is_left_to_the_trainer(monkeypatch):
+    """galore_torch is mocked, because it need not be installed."""
     monkeypatch.setattr("transformers.trainer_optimizer.is_galore_torch_available", lambda: True)
     monkeypatch.setitem(sys.modules, "galore_torch", MagicMock())
     assert training_config("--optim", "galore_adamw", "--optim_target_modules", "q_proj").optim == "galore_adamw"
 
 
-def test_a_gradient_norm_without_a_bound_clips_nothing():
+def test_an_infinite_gradient_norm_clips_nothing():
     assert training_config("--max_grad_norm", "inf").max_grad_norm == float("inf")
 
 
-def test_a_schedule_with_its_own_options_is_taken():
+def test_a_schedule_with_its_own_options_is_accepted():
     config = training_config(
         "--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr_rate": 0.1}'
     )
     assert config.lr_scheduler_kwargs == {"min_lr_rate": 0.1}
 
 
-def test_a_run_says_no_beta_where_no_loss_reads_it():
+def test_beta_is_only_printed_if_a_loss_reads_it():
     assert describe_loss(training_config("--loss", "sft")) == "sft"
     assert describe_loss(training_config("--loss", "sft:0.2", "ipo")) == "sft:0.2 + ipo, beta 0.1"
 
 
-def test_one_loss_of_a_mix_that_reads_an_option_is_enough():
+def test_an_option_is_accepted_if_one_of_several_losses_reads_it():
     assert training_config("--loss", "sigmoid", "hinge", "--label_smoothing", "0.1").label_smoothing == 0.1
 
 
@@ -300,7 +306,7 @@ def test_losses_of_weight_1_are_added():
         ("loss_type: [ipo, sft]\nloss_weights: [1, 0.2]", ["--loss-type", "hinge"], ["hinge"]),
     ],
 )
-def test_the_command_lines_losses_go_before_those_of_the_file(tmp_path, written, flags, expected):
+def test_losses_on_the_command_line_override_those_of_the_file(tmp_path, written, flags, expected):
     file = tmp_path / "run.yaml"
     file.write_text(written)
     assert training_config("--config", str(file), *flags).loss == expected
@@ -315,19 +321,19 @@ def test_a_loss_may_be_given_in_code_as_one_name(losses):
 
 def test_a_finished_run_is_not_overwritten_unless_asked(tmp_path):
     (tmp_path / "train_results.json").write_text("{}")
-    with pytest.raises(ConfigError, match="holds a finished run"):
+    with pytest.raises(ConfigError, match="contains a finished run"):
         training_config("--output_dir", str(tmp_path))
     assert training_config("--output_dir", str(tmp_path), "--overwrite_output_dir").overwrite_output_dir
 
 
-def test_a_model_that_stands_in_output_dir_is_not_overwritten_unless_asked(tmp_path):
+def test_a_model_in_output_dir_is_not_overwritten_unless_asked(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ConfigError, match="holds a model"):
+    with pytest.raises(ConfigError, match="contains a model"):
         training_config("--output_dir", str(tmp_path))
     assert training_config("--output_dir", str(tmp_path), "--overwrite_output_dir").overwrite_output_dir
 
 
-def test_where_the_reference_is_kept(monkeypatch, tmp_path):
+def test_the_folder_of_the_reference_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("DPO_CACHE", str(tmp_path))
     assert training_config().reference_folder == tmp_path / "reference"
     assert training_config("--reference_cache", "mine").reference_folder == Path("mine")
@@ -335,14 +341,16 @@ def test_where_the_reference_is_kept(monkeypatch, tmp_path):
         assert training_config(*off).reference_folder is None
 
 
-def test_what_follows_from_the_number_of_devices_is_not_written_down():
+def test_values_derived_from_the_number_of_devices_are_not_saved():
     data, flags = parse_flags([*REQUIRED, "--global_batch_size", "8", "--per_device_train_batch_size", "2"])
     written = resolved_flags(data, TrainingConfig(**flags))
     assert (written["global_batch_size"], written["gradient_accumulation_steps"]) == (8, None)
-    assert written["report_to"] == "none", "an empty list would be silence, and WANDB_PROJECT would fill it"
+    assert written["report_to"] == "none", (
+        "an empty list would count as not given, and WANDB_PROJECT would turn wandb on"
+    )
 
 
-def test_a_run_on_a_preparation_writes_down_its_stage(tmp_path):
+def test_a_run_on_prepared_data_saves_its_stage(tmp_path):
     argv = ["--model_name_or_path", "m", "--output_dir", "o", "--prepared", str(tmp_path), "--stage", "sft"]
     data, flags = parse_flags(argv)
     written = resolved_flags(data, TrainingConfig(**flags))
@@ -392,15 +400,15 @@ def test_the_best_model_can_be_kept():
     assert config.load_best_model_at_end and config.metric_for_best_model == "loss"
 
 
-def test_a_home_in_a_path_is_expanded_before_it_is_checked(monkeypatch, tmp_path):
+def test_a_tilde_in_a_path_is_expanded_before_the_path_is_checked(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "train_results.json").write_text("{}")
-    with pytest.raises(ConfigError, match="holds a finished run"):
+    with pytest.raises(ConfigError, match="contains a finished run"):
         training_config("--output_dir", "~/out")
 
 
-def test_the_last_checkpoint_that_is_whole_is_found(tmp_path):
+def test_the_last_complete_checkpoint_is_found(tmp_path):
     for name in ("checkpoint-2", "checkpoint-10", "checkpoint-11", "checkpoint-old"):
         (tmp_path / name).mkdir()
         if name != "checkpoint-11":  # killed before the state, which transformers writes last
@@ -412,18 +420,22 @@ def test_the_last_checkpoint_that_is_whole_is_found(tmp_path):
 @pytest.mark.parametrize(
     ("files", "flags", "message"),
     [
-        ({"adapter_config.json": '{"r": 4}'}, [], "is an adapter's.*\n.*such as --lora_rank 4"),
+        ({"adapter_config.json": '{"r": 4}'}, [], "is the checkpoint of an adapter.*\n.*such as --lora_rank 4"),
         (
             {"adapter_config.json": '{"r": 4}'},
             ["--lora_rank", "8"],
-            "--lora_rank 8: the adapter in .* has 4: pass that",
+            "--lora_rank 8: the adapter in .* was trained with 4.\n  Pass --lora_rank 4",
         ),
         (
             {"adapter_config.json": '{"r": 4, "use_dora": false}'},
             ["--lora_rank", "4", "--use_dora"],
-            "--use_dora True: the adapter in .* has False",
+            "--use_dora True: the adapter in .* was trained with False",
         ),
-        ({"config.json": "{}"}, ["--lora_rank", "4"], "is a whole model's, and this run trains an adapter"),
+        (
+            {"config.json": "{}"},
+            ["--lora_rank", "4"],
+            "is the checkpoint of a whole model, but this run trains an adapter",
+        ),
         ({"adapter_config.json": "{"}, [], "expected a JSON object"),
     ],
 )
@@ -436,7 +448,7 @@ def test_a_checkpoint_of_another_kind_of_run_is_refused(files, flags, message, t
         training_config(*flags, "--output_dir", str(tmp_path), "--resume_from_checkpoint", "latest")
 
 
-def test_an_adapters_checkpoint_goes_on_with_the_flags_of_its_run(tmp_path):
+def test_a_run_resumes_from_an_adapters_checkpoint_with_the_same_flags(tmp_path):
     folder = tmp_path / "checkpoint-2"
     folder.mkdir()
     (folder / "trainer_state.json").write_text("{}")
@@ -445,7 +457,7 @@ def test_an_adapters_checkpoint_goes_on_with_the_flags_of_its_run(tmp_path):
     assert training_config(*flags).resume_from_checkpoint == str(folder)
 
 
-def test_a_deepspeed_configuration_can_stand_in_the_yaml_file(tmp_path):
+def test_the_yaml_file_may_contain_the_deepspeed_configuration(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("use_cpu: true\ndeepspeed: {zero_optimization: {stage: 2}}\nreport_to: [none]\n")
     assert training_config("--config", str(file)).deepspeed["zero_optimization"] == {"stage": 2}
@@ -455,14 +467,14 @@ def test_a_deepspeed_configuration_can_stand_in_the_yaml_file(tmp_path):
 def test_help_shows_our_flags_before_those_of_the_libraries(capsys):
     with pytest.raises(SystemExit):
         parse_flags(["--help"])
-    ours, theirs = capsys.readouterr().out.split("\nof TRL and transformers:\n")
+    ours, theirs = capsys.readouterr().out.split("\nflags of TRL and transformers:\n")
     for flag in ("--engine", "--datasets", "--global_batch_size", "--output_dir", "--config"):
         assert f"\n  {flag}" in ours and f"\n  {flag} " not in theirs
     assert "\n  --weight_decay" in theirs
 
 
 @pytest.mark.parametrize("stage", ["dpo", "sft"])
-def test_an_adapter_on_the_hub_is_trained_as_one_in_a_folder_is(stage, tmp_path):
+def test_an_adapter_on_the_hub_is_trained_like_one_in_a_folder(stage, tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
     name = put_on_hub("org/config-adapter", v2=tmp_path)
     flags = ("--stage", stage, "--bf16", "true", "--use_cpu", "--model_name_or_path")
