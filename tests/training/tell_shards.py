@@ -18,4 +18,4 @@ class TellShards(TrainerCallback):
 
 if __name__ == "__main__":
     trainer.DEFAULT_CALLBACKS.append(TellShards)
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

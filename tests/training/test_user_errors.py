@@ -32,7 +32,7 @@ def fail(tiny_model, rows, tmp_path, monkeypatch, capsys):
         good = ["--datasets", f"triplets={rows}", "--model_name_or_path", str(tiny_model), "--output_dir"]
         monkeypatch.setattr(sys, "argv", ["main.py", *good, str(output_dir), *flags])
         before = sorted(tmp_path.rglob("*"))
-        assert main_script.main() == 2
+        assert main_script.main(sys.argv[1:]) == 2
         written = [path for path in tmp_path.rglob("*") if path not in before and "cache" not in str(path)]
         assert written == []
         assert not list((tmp_path / "cache").rglob(".*")), "no half of a preparation is kept"
