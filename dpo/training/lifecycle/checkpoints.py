@@ -1,4 +1,4 @@
-"""What a checkpoint folder holds, and which one of a run is the last whole one."""
+"""Finds the last complete checkpoint of a run, and reads the JSON files of a checkpoint."""
 
 __all__ = ["STATE", "last_checkpoint", "read_object"]
 
@@ -9,21 +9,36 @@ from dpo.errors import ConfigError, TokenizerError
 from dpo.hub import find_file, read_json
 
 STATE = "trainer_state.json"
-"""A checkpoint's file of the steps it has taken, written last."""
+"""The trainer state in a checkpoint, with the number of steps taken. transformers writes it last."""
 
 
 def last_checkpoint(output_dir: str) -> str | None:
-    """The one of most steps, without those whose writing was ended: from such a one the steps would begin at 0."""
-    whole = {
+    """The complete checkpoint with the most steps, or None.
+
+    A checkpoint without STATE is incomplete, because its writing was interrupted. Resuming from it would restart at
+    step 0.
+    """
+    complete = {
         int(step): file.parent
         for file in Path(output_dir).glob(f"checkpoint-*/{STATE}")
         if (step := file.parent.name.removeprefix("checkpoint-")).isdecimal()
     }
-    return str(whole[max(whole)]) if whole else None
+    return str(complete[max(complete)]) if complete else None
 
 
 def read_object(checkpoint: str, name: str) -> dict[str, Any]:
-    """What a file of a checkpoint holds, nothing where it has no such file."""
+    """Read a JSON object from a file of a checkpoint.
+
+    Args:
+        checkpoint: Folder of the checkpoint.
+        name: Name of the file.
+
+    Returns:
+        The object; {} if there is no such file.
+
+    Raises:
+        ConfigError: if the file does not contain a JSON object.
+    """
     try:
         return read_json(find_file(checkpoint, name))
     except TokenizerError as error:

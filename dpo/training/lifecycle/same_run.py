@@ -1,8 +1,8 @@
-"""Whether a run that goes on from a checkpoint is the one that wrote it.
+"""Checks that a run resumes from a checkpoint of the same run.
 
-A checkpoint counts steps, which are so many rows in a certain order, and brings its optimizer, written as the run was
-sharded, with the learning rate it had. Another run would repeat rows and leave rows out, or be told one rate and take
-another, and nobody would say so.
+A checkpoint counts steps, and each step stands for certain rows in a certain order. It also contains the optimizer
+state, sharded as in the run that wrote it, and the learning rate. If rows or flags differ, the resumed run would
+silently repeat or skip rows, or use another learning rate than its flags name.
 """
 
 __all__ = ["NoteFacts", "check_same_run", "row_facts"]
@@ -19,15 +19,16 @@ from dpo.errors import ConfigError
 from dpo.training.lifecycle.checkpoints import STATE, read_object
 
 NOTE = "NoteFacts"
-"""Its key among the callbacks that a checkpoint's state lists."""
+"""Key of the facts among the callbacks in a checkpoint's trainer state."""
 ANSWERS = ("chosen_ids", "rejected_ids")
 ROWS_AT_ONCE = 1_000
 
 
 def row_facts(rows: Dataset) -> dict[str, Any]:
-    """The same of the rows that are trained on.
+    """The facts about the training rows that must not change when a run resumes: their number and a hash.
 
-    A hash of the answers' token ids, in their order: some templates write the day into the prompt.
+    The hash covers the token ids of the answers, in order. It leaves out prompts, because some templates write the
+    current date into them.
     """
     digest = hashlib.blake2b(digest_size=4)
     for batch in rows.select_columns(list(ANSWERS)).with_format("arrow").iter(ROWS_AT_ONCE):
@@ -38,14 +39,14 @@ def row_facts(rows: Dataset) -> dict[str, Any]:
 
 
 def check_same_run(checkpoint: str | None, facts: Mapping[str, Any]) -> None:
-    """Refuse to go on from a checkpoint of a run with other facts.
+    """Check that a checkpoint was written by a run with the same facts.
 
     Args:
-        checkpoint: Its folder; None where the run begins.
-        facts: Of this run, by what a user calls them.
+        checkpoint: Folder of the checkpoint. None if the run does not resume.
+        facts: Facts about this run. The keys are the names that the error shows to the user.
 
     Raises:
-        ConfigError: naming what it was made with.
+        ConfigError: if a fact differs. The message names the fact and both values.
     """
     if not checkpoint:
         return
@@ -54,19 +55,21 @@ def check_same_run(checkpoint: str | None, facts: Mapping[str, Any]) -> None:
     for name, now in facts.items():
         if (before := noted.get(name, now)) != now:
             raise ConfigError(
-                f"--resume_from_checkpoint {checkpoint}: {name}: {before} when it was made, {now} in this run.\n"
-                "  Pass what it was made with. To start from its weights alone, pass it as --model_name_or_path."
+                f"--resume_from_checkpoint {checkpoint}: {name}: {before} when the checkpoint was written, {now} in "
+                "this run.\n"
+                "  Resume with the same value, or start a new run from its weights: pass the checkpoint as "
+                "--model_name_or_path."
             )
 
 
 class NoteFacts(TrainerCallback):
     """Writes a run's facts into the state of its checkpoints, where check_same_run reads them.
 
-    No ExportableState: where a run goes on from a checkpoint that has none, transformers' _save_checkpoint ends in a
-    KeyError.
+    It is not an ExportableState. With one, transformers' _save_checkpoint raises a KeyError if the run resumed from a
+    checkpoint that has none.
 
     Args:
-        facts: JSON, by what a user calls it.
+        facts: Facts about this run, as JSON values. The keys are the names that an error shows to the user.
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A run whose numbers are none any more ends, and leaves no checkpoint of it."""
+"""Stops a run whose loss or gradient is NaN or infinite, before a checkpoint is written."""
 
 __all__ = ["EndOnNan"]
 
@@ -12,14 +12,17 @@ from dpo.training.lifecycle.checkpoints import last_checkpoint
 
 MEASURES = {"loss": "loss", "grad_norm": "norm of the gradient"}
 PATIENCE = 5
-"""Logged losses in a row that may be NaN where such a step is skipped."""
+"""Consecutive logged losses that are not finite before a run stops that skips such steps."""
 
 
 class EndOnNan(TrainerCallback):
-    """Ends a run whose loss or gradient is NaN or infinite. What is to be saved is logged before, and so looked at.
+    """Stops a run whose loss or gradient is NaN or infinite.
+
+    It logs before each checkpoint and before the end, so that the loss is checked before weights are saved.
 
     Args:
-        skips: Whether a step with such a gradient is skipped, as by DeepSpeed and in float16: a few may be, not all.
+        skips: Whether the run skips steps with such a gradient, as DeepSpeed does and as float16 training does. Then a
+            few such steps are allowed.
     """
 
     def __init__(self, *, skips: bool) -> None:
@@ -34,12 +37,12 @@ class EndOnNan(TrainerCallback):
         control.should_log |= control.should_save
 
     def on_log(self, args: Any, state: Any, control: Any, *, logs: dict[str, Any], **kwargs: Any) -> None:
-        """Look at what was logged.
+        """Check the loss and the norm of the gradient in a log entry.
 
         Raises:
-            ModelError: it is no number.
+            ModelError: if one is NaN or infinite.
         """
-        if "loss" not in logs:  # of an evaluation, or the end's summary
+        if "loss" not in logs:  # an evaluation, or the summary at the end
             return
         found = {name: logs[name] for name in self.measures if not math.isfinite(logs.get(name, 0.0))}
         if not found:
@@ -54,16 +57,20 @@ class EndOnNan(TrainerCallback):
         checkpoint = last_checkpoint(args.output_dir)
         raise ModelError(
             f"the {MEASURES[name]} is {value} at step {state.global_step}{before}.\n"
-            "  Often the learning rate is too high, or float16 too narrow: bfloat16 has the range of float32."
-            + (f"\n  {checkpoint} is from before: it may be a --model_name_or_path." if checkpoint else "")
+            "  Common causes are a learning rate that is too high, and float16. bfloat16 has the range of float32."
+            + (
+                f"\n  {checkpoint} is from before. To start from it, pass it as --model_name_or_path."
+                if checkpoint
+                else ""
+            )
         )
 
 
 def last_numbers(state: Any) -> str:
-    """What was logged the last time that it was a number, to be put behind what is none."""
+    """The last finite values in the log, as a clause that continues an error message. "" if there are none."""
     entries = [entry for entry in state.log_history[:-1] if math.isfinite(entry.get("loss", math.nan))]
     if not entries:
         return ""
     last = entries[-1]
-    told = [f"the {what} was {last[name]:.4g}" for name, what in MEASURES.items() if name in last]
-    return f"; at step {last['step']} {', '.join(told)}"
+    values = [f"the {label} was {last[name]:.4g}" for name, label in MEASURES.items() if name in last]
+    return f"; at step {last['step']} {', '.join(values)}"

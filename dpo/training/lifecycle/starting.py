@@ -1,4 +1,4 @@
-"""The start of a run's output_dir: after models, reference and checkpoint have loaded, and only if steps are left."""
+"""Prepares output_dir when training begins: after model, reference and checkpoint have loaded, if steps are left."""
 
 __all__ = ["StartOutput"]
 
@@ -15,23 +15,25 @@ from dpo.models.locating import ADAPTER_CONFIG
 from dpo.training.distributed import is_main_process, say
 
 CONFIGURATIONS = ("config.json", ADAPTER_CONFIG)
-"""Of a whole model and of an adapter. One that an earlier run of the other kind left would describe the wrong model."""
+"""Configurations of a whole model and of an adapter. One from an earlier run may describe the wrong kind of model."""
 
 
 class StartOutput(TrainerCallback):
-    """Removes what an earlier run left, and writes the reports on this run's data.
+    """Removes the files of an earlier run, and writes the reports about this run's data.
 
     Args:
-        args: The run's flags, as transformers knows them.
-        prepared: Its data.
-        overwrite: Whether what an earlier run left may be removed. Its checkpoints stay where this run resumes.
+        args: The run's flags.
+        prepared: The run's data.
+        overwrite: Whether the files of an earlier run may be removed. Its checkpoints are kept if this run resumes.
     """
 
     def __init__(self, args: TrainingArguments, prepared: PreparedData, *, overwrite: bool) -> None:
         self.args = args
         self.prepared = prepared
         self.overwrite = overwrite
-        self.replaces_finished = (Path(str(args.output_dir)) / RESULTS).exists()  # now, before a rank removes it
+        self.replaces_finished = (
+            Path(str(args.output_dir)) / RESULTS
+        ).exists()  # checked now, before a rank removes it
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         check_steps_left(self.args, state, may_end_here=not self.replaces_finished)
@@ -46,39 +48,45 @@ class StartOutput(TrainerCallback):
 
 
 def check_steps_left(args: TrainingArguments, state: TrainerState, *, may_end_here: bool) -> None:
-    """Refuse to resume a run that has taken its last step.
+    """Check that a resumed run has steps left.
 
     Args:
         args: The run's flags.
-        state: From the checkpoint.
-        may_end_here: Whether the run may be at its last step, with its model still to save.
+        state: The trainer state from the checkpoint.
+        may_end_here: Whether the checkpoint may be at the last step, because the model has not been saved yet.
 
     Raises:
-        ConfigError: no step is left to take.
+        ConfigError: if no step is left.
     """
     if state.global_step < state.max_steps:
         return
     at = f"{args.resume_from_checkpoint} is at step {state.global_step}"
     if state.global_step == state.max_steps and may_end_here:
-        say(f"{at}, the last of this run: nothing is trained, and its model is saved")
+        say(f"{at}, the last step of this run: the model is saved without further training")
         return
     ends_by = f"max_steps {args.max_steps}" if args.max_steps > 0 else f"num_train_epochs {args.num_train_epochs:g}"
     raise ConfigError(
         f"--resume_from_checkpoint {at}, and with --{ends_by} this run ends at step {state.max_steps}: nothing is "
-        "left to train.\n  Raise it, or leave --resume_from_checkpoint out to begin anew."
+        "left to train.\n  Raise the limit, or leave --resume_from_checkpoint out to start from the beginning."
     )
 
 
 def start_output(output_dir: Path, prepared: PreparedData, *, overwrite: bool, keep_checkpoints: bool) -> None:
-    """Put the data report into output_dir, without what an earlier run left there.
+    """Create output_dir, remove the files of an earlier run, and copy the reports about the data into it.
+
+    Args:
+        output_dir: The run's output_dir.
+        prepared: The run's data.
+        overwrite: Whether to remove the files of an earlier run.
+        keep_checkpoints: Whether to keep the checkpoints of an earlier run.
 
     Raises:
-        ConfigError: the folder cannot be made.
+        ConfigError: if the folder cannot be created.
     """
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--output_dir {output_dir}: cannot be made: {error.strerror}") from error
+        raise ConfigError(f"--output_dir {output_dir}: cannot be created: {error.strerror}") from error
     if overwrite:
         stale = [file for pattern in (*REPORTS, *WEIGHTS, *CONFIGURATIONS) for file in output_dir.glob(pattern)]
         for file in stale:

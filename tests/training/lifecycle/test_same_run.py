@@ -1,4 +1,4 @@
-"""Whether a run may go on from a checkpoint: of the same rows in the same steps, sharded alike."""
+"""Resuming is only allowed with the same rows, the same flags and the same sharding."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def write_checkpoint(folder: Path, facts: Any) -> None:
 
 @pytest.fixture
 def run(tiny_model: Path, tmp_path: Path):
-    """A run's flags, going on from a checkpoint of a run with those facts, or {}; None: it begins."""
+    """Build a run's flags. It resumes from a checkpoint with these facts, {} for none; None: it does not resume."""
 
     def build(facts: Any = None, **flags: Any) -> TrainingConfig:
         if facts is not None:
@@ -47,7 +47,7 @@ def check(config: TrainingConfig, facts: dict[str, Any]) -> None:
     check_same_run(config.resume_from_checkpoint, facts)
 
 
-def test_a_run_may_go_on_from_its_own_checkpoint_and_from_one_without_facts(run):
+def test_a_run_may_resume_from_its_own_checkpoint_and_from_one_without_facts(run):
     facts = facts_of(run())
     check(run(), facts)
     check(run(facts, beta=0.5, num_train_epochs=9, per_device_train_batch_size=2), facts)
@@ -57,24 +57,24 @@ def test_a_run_may_go_on_from_its_own_checkpoint_and_from_one_without_facts(run)
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"stage": "sft"}, "--stage: dpo when it was made, sft in this run"),
-        ({"global_batch_size": 3}, "--global_batch_size: 2 when it was made, 3 in this run"),
-        ({"seed": 1}, "--seed: 42 when it was made, 1 in this run"),
-        ({"data_seed": 1}, "--data_seed: None when it was made, 1 in this run"),
+        ({"stage": "sft"}, "--stage: dpo when the checkpoint was written, sft in this run"),
+        ({"global_batch_size": 3}, "--global_batch_size: 2 when the checkpoint was written, 3 in this run"),
+        ({"seed": 1}, "--seed: 42 when the checkpoint was written, 1 in this run"),
+        ({"data_seed": 1}, "--data_seed: None when the checkpoint was written, 1 in this run"),
         (
             {"train_sampling_strategy": "sequential"},
-            "--train_sampling_strategy: random when it was made, sequential in",
+            "--train_sampling_strategy: random when the checkpoint was written, sequential in",
         ),
         ({"dataloader_drop_last": True}, "--dataloader_drop_last: False when"),
-        ({"learning_rate": 2e-6}, "--learning_rate: 1e-06 when it was made, 2e-06 in this run"),
-        ({"optim": "adafactor"}, "--optim: adamw_torch.* when it was made, adafactor in this run"),
+        ({"learning_rate": 2e-6}, "--learning_rate: 1e-06 when the checkpoint was written, 2e-06 in this run"),
+        ({"optim": "adafactor"}, "--optim: adamw_torch.* when the checkpoint was written, adafactor in this run"),
     ],
 )
 def test_other_flags_are_refused_before_rows_are_prepared(run, flags, message):
     made_with = facts_of(run())
     with pytest.raises(ConfigError, match=f"checkpoint-2: {message}") as caught:
         run(made_with, **flags)
-    assert "pass it as --model_name_or_path" in str(caught.value)
+    assert "pass the checkpoint as --model_name_or_path" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,13 @@ def test_other_flags_are_refused_before_rows_are_prepared(run, flags, message):
 def test_other_rows_are_refused(run, columns):
     config = run(facts_of(run()))
     with pytest.raises(
-        ConfigError, match=r"checkpoint-2: rows: 3 of hash \w+ when it was made, [23] of hash \w+ in this"
+        ConfigError,
+        match=r"checkpoint-2: rows: 3 of hash \w+ when the checkpoint was written, [23] of hash \w+ in this",
     ):
         check(config, row_facts(rows(**columns) if len(columns) == 1 else Dataset.from_dict(columns)))
 
 
-def test_a_template_may_write_another_day_into_prompts(run):
+def test_prompts_may_differ_because_a_template_may_write_the_date_into_them(run):
     check(run(facts_of(run())), row_facts(rows(prompt_ids=[[1, 3], [3], [4]])))
 
 
@@ -115,10 +116,10 @@ def test_a_template_may_write_another_day_into_prompts(run):
     ],
     ids=str,
 )
-def test_a_checkpoint_is_read_where_it_is_sharded_alike(run, monkeypatch, before, now, fits):
+def test_a_checkpoint_must_be_sharded_like_the_run(run, monkeypatch, before, now, fits):
     def sharding(stage: int | None, devices: int) -> dict[str, Any]:
         config = run()
-        # DeepSpeed itself would want a launcher's environment.
+        # A real DeepSpeed configuration would need the environment of a launcher.
         monkeypatch.setattr(config, "deepspeed", None if stage is None else {"zero_optimization": {"stage": stage}})
         monkeypatch.setattr(TrainingConfig, "world_size", devices)
         facts = flag_facts(config)
@@ -134,9 +135,9 @@ def test_a_checkpoint_is_read_where_it_is_sharded_alike(run, monkeypatch, before
         check(config, sharding(*now))
 
 
-def test_fsdp_is_told_from_none(run, monkeypatch):
+def test_fsdp_differs_from_no_sharding(run, monkeypatch):
     monkeypatch.setattr("dpo.training.settings.resuming.is_fsdp", lambda config: True)
     facts = flag_facts(run())
     monkeypatch.undo()
-    with pytest.raises(ConfigError, match="sharding: FSDP when it was made, none in this run"):
+    with pytest.raises(ConfigError, match="sharding: FSDP when the checkpoint was written, none in this run"):
         run(facts)

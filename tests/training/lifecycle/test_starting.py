@@ -1,4 +1,4 @@
-"""What becomes of output_dir before the first step."""
+"""The checks and the preparation of output_dir before the first step."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from dpo.training.settings.resolving import TrainingConfig
 
 @pytest.fixture
 def begin(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Begin a run whose checkpoint is at that step of so many. Gives what was made of output_dir."""
+    """Begin a run that resumes at a step of a number of steps. Returns ["started"] if output_dir was prepared."""
 
     def run(step: int, steps: int, **flags: float) -> list[str]:
         config = TrainingConfig(
@@ -35,21 +35,24 @@ def begin(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return run
 
 
-def test_a_run_with_steps_left_goes_on(begin, capsys):
+def test_a_run_with_steps_left_continues(begin, capsys):
     assert begin(3, 4, max_steps=4) == ["started"]
     assert capsys.readouterr().out == ""
 
 
-def test_a_run_that_was_ended_behind_its_last_step_saves_its_model(begin, capsys):
+def test_a_run_that_was_interrupted_after_its_last_step_saves_its_model(begin, capsys):
     assert begin(4, 4, max_steps=4) == ["started"]
-    assert "checkpoint-4 is at step 4, the last of this run: nothing is trained" in capsys.readouterr().out
+    assert (
+        "checkpoint-4 is at step 4, the last step of this run: the model is saved without further training"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
     ("flags", "named"),
     [({"max_steps": 4}, "--max_steps 4"), ({"num_train_epochs": 1.5}, "--num_train_epochs 1.5")],
 )
-def test_a_run_that_is_finished_is_left_as_it_is(begin, tmp_path, flags, named):
+def test_a_finished_run_is_not_changed(begin, tmp_path, flags, named):
     (tmp_path / RESULTS).write_text("{}")
     with pytest.raises(ConfigError, match=f"is at step 4, and with {named} this run ends at step 4: nothing is left"):
         begin(4, 4, **flags)
