@@ -76,4 +76,4 @@ def test_the_recipe_command_prints_the_same(
     assert main(["recipe", "runs/dpo_pythia_hh.yaml", "--dry_run", "--num_devices", "4", "--only", "dpo"]) == 0
     said = capsys.readouterr().out
     assert "== dpo: stage 2 of 2 in runs/dpo_pythia_hh.yaml" in said and "== sft" not in said
-    assert "64 pairs = 8 at once x 4 device(s) x 2 accumulation step(s)" in said
+    assert "64 pairs = 8 per device x 4 device(s) x 2 accumulation step(s)" in said

@@ -107,9 +107,12 @@ def test_a_run_ends_with_a_whole_output_dir(launcher, launch: Launch, tiny_model
     assert_whole(output_dir, tiny_model)
     assert train_losses(output_dir)[0] == pytest.approx(LOG_2, abs=1e-4)
     assert "24    24  none" in done.stdout
-    assert "loss sigmoid, beta 0.1\n" in done.stdout
-    assert "margins are 0 but for rounding" in done.stdout
-    assert f"global batch: 4 pairs = 1 at once x {world_size} device(s) x {4 // world_size} accumulation" in done.stdout
+    assert "loss: sigmoid, beta 0.1\n" in done.stdout
+    assert "margins are 0 up to rounding" in done.stdout
+    assert (
+        f"global batch size: 4 pairs = 1 per device x {world_size} device(s) x {4 // world_size} accumulation"
+        in done.stdout
+    )
     assert not (tmp_path / "wandb").exists(), "Weights & Biases is off where no project is set"
 
 

@@ -67,7 +67,7 @@ def test_sft_leaves_a_model_that_dpo_takes_by_its_path(launch: Launch, tiny_mode
     fast = ["--learning_rate", "1e-2"]
     done = launch(TWO_RANKS, *short_run(tiny_model, rows, sft), "--stage", "sft", *fast, *zero(3))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "global batch: 4 answers" in done.stdout and "perplexity" in done.stdout
+    assert "global batch size: 4 answers" in done.stdout and "perplexity" in done.stdout
     results = json.loads((sft / "train_results.json").read_text())
     assert results["answers"] == 12 and results["tokens"] == results["tokens_unshared"]
     evaluations = json.loads((sft / "eval_results.json").read_text())

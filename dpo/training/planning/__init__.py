@@ -1,1 +1,1 @@
-"""What a run would do, without weights or devices."""
+"""Planning a run without weights or devices: --dry_run."""

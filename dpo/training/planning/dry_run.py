@@ -1,4 +1,4 @@
-"""--dry_run: what a run would do, without weights, devices or an output_dir."""
+"""--dry_run: prints what a run would do, without weights or devices, and writes nothing."""
 
 __all__ = ["show_run"]
 
@@ -32,28 +32,31 @@ OVER_ALL_ROWS = (
     "max_pairs_per_prompt",
     "weights",
 )
-"""Flags of the data that compare pairs with each other, which a sample cannot show."""
+"""Data flags that compare rows with each other. They need all rows, so a sample cannot show their effect."""
 
 
 def show_run(argv: Sequence[str], *, before: Before = ()) -> None:
-    """Say what one run of main.py would do.
+    """Print what one run of main.py would do.
 
     Args:
-        argv: Its command line.
-        before: What may make its model and its rows.
+        argv: The run's command line.
+        before: The stages before the run. They may produce its model and its rows.
+
+    Raises:
+        DPOError: if the flags are wrong, or the model, the tokenizer or a source cannot be used.
     """
-    warnings.filterwarnings("ignore", category=FutureWarning)  # as in a run
+    warnings.filterwarnings("ignore", category=FutureWarning)  # as in a real run
     data, flags = parse_flags(list(argv))
     output_dir = Path(str(flags["output_dir"]))
     is_finished = (output_dir / RESULTS).exists() and not flags["overwrite_output_dir"]
     config = Plan(before, **flags | ({"overwrite_output_dir": True} if is_finished else {}))
     notes = config.notes
     if config.num_devices is not None and not torch.accelerator.is_available():
-        notes.append("no accelerator here: precision and attention are a CPU's where no flag says otherwise")
+        notes.append("no accelerator found: precision and attention are planned for a CPU, unless flags set them")
     tokenizer, size = tokenizer_and_size(config)
-    come = [str(stage.output) for stage, _ in before if stage.kind == "generate"]
-    sample = read_sample(data, tokenizer, not_there_yet=come)
-    if not config.has_stand_in:  # a stage before may give the model these tokens
+    generated = [str(stage.output) for stage, _ in before if stage.kind == "generate"]
+    sample = read_sample(data, tokenizer, not_there_yet=generated)
+    if not config.has_stand_in:  # an earlier stage may add these tokens to the model
         check_added_tokens(config, sample.added_tokens)
     sections = [
         describe_model(config, size),
@@ -62,16 +65,20 @@ def show_run(argv: Sequence[str], *, before: Before = ()) -> None:
         describe_rows(data, sample),
         describe_steps(data, config, sample),
         describe_memory(config, size),
-        f"output_dir: {output_dir}" + (" holds a finished run already, which is not replaced" if is_finished else ""),
+        f"output_dir: {output_dir}"
+        + (" already contains a finished run, which would not be replaced" if is_finished else ""),
     ]
     print("\n\n".join(section for section in sections if section), flush=True)
 
 
 def tokenizer_and_size(config: Plan) -> tuple[Tokenizer | None, ModelSize | None]:
-    """The model's tokenizer and size; None each where they are on a Hub that cannot be asked.
+    """Load the model's tokenizer and count its parameters.
+
+    Returns:
+        The tokenizer and the size. Both are None if the model is on the Hub and the Hub cannot be reached.
 
     Raises:
-        ModelError, TokenizerError: the model can be looked at, and cannot be used.
+        ModelError, TokenizerError: if the model can be read, but cannot be used.
     """
     located = config.located
     is_there = not (is_hub_id(located.base) or is_hub_id(located.tokenizer)) or reach_hub()
@@ -84,7 +91,8 @@ def tokenizer_and_size(config: Plan) -> tuple[Tokenizer | None, ModelSize | None
         if is_there:
             raise
         config.notes.append(
-            f"stand-in: {located.base} cannot be fetched: four characters count as a token, its size is not known."
+            f"stand-in: {located.base} cannot be downloaded; four characters count as one token, and the model size is "
+            "unknown."
             f"{similar_path(located.base)}"
         )
         return None, None
@@ -93,17 +101,17 @@ def tokenizer_and_size(config: Plan) -> tuple[Tokenizer | None, ModelSize | None
 def describe_model(config: TrainingConfig, size: ModelSize | None) -> str:
     if size is None:
         return f"model: {config.model_name_or_path}"
-    adapter = f"; an adapter of {size.adapter:,} on it is trained" if size.adapter else ""
-    return f"model: {config.model_name_or_path}, {size.architecture} of {size.parameters:,} parameters{adapter}"
+    adapter = f"; training an adapter with {size.adapter:,} parameters" if size.adapter else ""
+    return f"model: {config.model_name_or_path}, {size.architecture} with {size.parameters:,} parameters{adapter}"
 
 
 def describe_rows(data: DataConfig, sample: Sample) -> str:
-    """The account of the sample, and how long its pairs are."""
+    """The data report of the sample, and the lengths of its pairs."""
     lines = [sample.report.table()]
     if data.prepared is None:
         lines.insert(0, f"The first {NUM_ROWS} rows of each source:")
     if left := [f"--{name}" for name in OVER_ALL_ROWS if getattr(data, name) != DataConfig.model_fields[name].default]:
-        lines.append(f"decided over all rows, and not here: {', '.join(left)}")
+        lines.append(f"not applied here, because all rows are needed: {', '.join(left)}")
     if not sample.lengths:
         return "\n".join([*lines, "warning: none of these rows is kept"])
     columns = {
@@ -112,7 +120,7 @@ def describe_rows(data: DataConfig, sample: Sample) -> str:
         "rejected": [rejected for _, _, rejected in sample.lengths],
         "whole": [prompt + max(chosen, rejected) for prompt, chosen, rejected in sample.lengths],
     }
-    lines += ["", f"{'tokens':<10}{'median':>8}{'95 %':>8}{'most':>8}"]
+    lines += ["", f"{'tokens':<10}{'median':>8}{'95 %':>8}{'max':>8}"]
     lines += [
         f"{part:<10}" + "".join(f"{at_share(tokens, share):>8,}" for share in (0.5, 0.95, 1))
         for part, tokens in columns.items()
@@ -122,12 +130,12 @@ def describe_rows(data: DataConfig, sample: Sample) -> str:
 
 
 def at_share(numbers: Sequence[int], share: float) -> int:
-    """The number that this share of the numbers does not exceed. 0.5 of 1, 2, 3: 2."""
+    """The quantile of numbers, without interpolation. The share 0.5 of 1, 2, 3 is 2."""
     return sorted(numbers)[math.ceil(share * len(numbers)) - 1]
 
 
 def describe_steps(data: DataConfig, config: TrainingConfig, sample: Sample) -> str:
-    """What a step computes, how even its micro-batches are, and how many steps there are."""
+    """Tokens per step, balance of the micro-batches, and number of steps."""
     if not sample.lengths:
         return ""
     unit = "answers" if data.stage == "sft" else "pairs"
@@ -135,27 +143,27 @@ def describe_steps(data: DataConfig, config: TrainingConfig, sample: Sample) -> 
     chosen = [sample.lengths[number % len(sample.lengths)] for number in range(global_batch_size)]
     shared = [sum(parts) for parts in chosen]
     unshared = [sum(parts) + parts[0] * (parts[2] > 0) for parts in chosen]
-    shares = f" with prompts shared, {sum(unshared):,} unshared" if unshared != shared else ""
-    lines = [f"a step: about {sum(shared):,} tokens{shares}"]
+    without = f" with shared prompts, {sum(unshared):,} without sharing" if unshared != shared else ""
+    lines = [f"optimizer step: about {sum(shared):,} tokens{without}"]
     if config.engine == "packed":
         number = micro_batches_for(config, shared, [range(global_batch_size)], lambda _: "a pair of the sample")
         rows = plan_micro_batches(range(global_batch_size), shared, world_size=devices, num_micro_batches=number)
         tokens = [[sum(shared[pair] for pair in batch.pairs) for batch in row] for row in rows]
         longest = sum(map(max, tokens))
         lines.append(
-            f"its micro-batches: {number} on each of {devices} device(s), the largest of {max(map(max, tokens)):,} "
-            f"tokens, {sum(shared) / (devices * longest):.0%} even"
+            f"micro-batches per step: {number} on each of {devices} device(s), at most {max(map(max, tokens)):,} "
+            f"tokens, {sum(shared) / (devices * longest):.0%} balanced"
         )
     if sample.num_pairs is None:
         lines.append(
-            f"the run: {config.max_steps} steps"
+            f"run: {config.max_steps} steps"
             if config.max_steps > 0
-            else f"the run: {config.num_train_epochs:g} epoch(s) of a number of rows that is not known here"
+            else f"run: {config.num_train_epochs:g} epoch(s); the number of rows is unknown"
         )
         return "\n".join(lines)
     epoch = max(1, math.ceil(sample.num_pairs / global_batch_size))
     steps = config.max_steps if config.max_steps > 0 else math.ceil(config.num_train_epochs * epoch)
-    lines.append(f"an epoch: about {sample.num_pairs:,.0f} {unit}, {epoch:,} steps; the run: {steps:,} steps")
+    lines.append(f"epoch: about {sample.num_pairs:,.0f} {unit}, {epoch:,} steps; run: {steps:,} steps")
     return "\n".join(lines)
 
 
@@ -165,11 +173,11 @@ def describe_memory(config: TrainingConfig, size: ModelSize | None) -> str:
     held = holdings(size, config, devices=config.world_size)
     on_device = sum(holding.gib for holding in held if not holding.in_host_memory)
     stage = config.deepspeed["zero_optimization"]["stage"] if isinstance(config.deepspeed, dict) else None
-    how = "without DeepSpeed" if stage is None else f"at ZeRO-{stage}"
+    sharding = "without DeepSpeed" if stage is None else f"with ZeRO-{stage}"
     return "\n".join(
         [
-            f"memory of a device, {how}, on {config.world_size} device(s):",
+            f"memory per device, {sharding}, {config.world_size} device(s):",
             *(f"  {holding}" for holding in held),
-            f"  {'in all':<10}{on_device:9.2f} GiB, with activations, buffers and fragments to come on top",
+            f"  {'total':<10}{on_device:9.2f} GiB, plus activations, buffers and fragmentation",
         ]
     )

@@ -1,4 +1,4 @@
-"""A run's flags where the run is only looked at: its devices need not be here, nor what earlier stages make."""
+"""A run's flags for planning: its devices and the outputs of earlier stages need not exist."""
 
 __all__ = ["Before", "Plan", "Unplaced"]
 
@@ -20,40 +20,40 @@ from dpo.training.settings.flags import parse_flags
 from dpo.training.settings.resolving import TrainingConfig
 
 Before = Sequence[tuple[Stage, list[str]]]
-"""The stages before a run, whose output it may start from, and main.py's words for each."""
+"""The stages before a run, each with its main.py command line. The run may start from their output."""
 
 
 class Plan(TrainingConfig):
-    """A run's flags, checked as a run checks them, for devices and a model that need not be here.
+    """A run's flags, checked as in a real run. Its devices and its model need not exist.
 
     Args:
-        before: What may make the model.
-        flags: Of the run.
+        before: The stages before the run. One of them may produce the model.
+        flags: The run's flags.
     """
 
     def __init__(self, before: Before = (), **flags: Any) -> None:
         self.before = before
         self.notes: list[str] = []
-        """What stands in for what is not there, a line each."""
+        """Notes about what is missing and what the plan uses instead, one line each."""
         super().__init__(**flags)
 
     def locate_model(self) -> LocatedModel:
-        """Where the model lies, or the one that earlier stages make it from."""
+        """Find the model, or the one from which earlier stages will produce it."""
         self.start = find_start(str(self.model_name_or_path), self.model_revision, self.before, type(self))
         if self.has_stand_in:
             self.notes.append(
-                f"stand-in: {self.model_name_or_path} is not there yet: configuration and tokenizer of "
-                f"{self.start.name}"
+                f"stand-in: {self.model_name_or_path} does not exist yet; the plan uses the configuration and "
+                f"tokenizer of {self.start.name}"
             )
         return self.start.located
 
     @property
     def has_stand_in(self) -> bool:
-        """Whether the model is yet to be made."""
+        """Whether the model does not exist yet and another one stands in for it."""
         return self.start.name != self.model_name_or_path
 
     @cached_property
-    def _setup_devices(self) -> torch.device:  # no process group is started
+    def _setup_devices(self) -> torch.device:  # without starting a process group
         self.distributed_state = None
         self._n_gpu = 0 if self.use_cpu else 1
         return torch.device("cpu") if self.use_cpu else torch.accelerator.current_accelerator() or torch.device("cpu")
@@ -64,9 +64,9 @@ class Plan(TrainingConfig):
 
 
 class Unplaced(Plan):
-    """A run's flags, checked as far as that needs no devices, whose kind and number its launcher alone knows.
+    """A run's flags, with only the checks that do not depend on the devices, which only the launcher knows.
 
-    How the batch divides, what DeepSpeed's JSON says of it, precision and attention are left to the run.
+    The real run checks batch sizes, the values in DeepSpeed's JSON, precision and attention.
     """
 
     def set_up(self) -> None:
@@ -76,27 +76,27 @@ class Unplaced(Plan):
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What there is of the model that a run starts from."""
+    """The model that a run starts from, as far as it exists."""
 
     name: str
-    """What the user calls it: the model itself, or the one that earlier stages make it from."""
+    """The user's name for the model, or for the one from which earlier stages will produce it."""
     located: LocatedModel
-    """An adapter that is yet to be made among it."""
+    """Where it was found. May contain an adapter that does not exist yet."""
     adapter_by: Plan | None = None
-    """The run that is to make that adapter."""
+    """The run that will produce that adapter."""
 
 
 def find_start(name: str, revision: str | None, before: Before, plan: type[Plan]) -> Start:
-    """Follow a model's name to where it lies, or through the stages that make it to what they start from.
+    """Find a model, or follow the stages that will produce it back to the model that they start from.
 
     Args:
-        name: As the user wrote it.
+        name: The model's name, as the user wrote it.
         revision: Branch, tag or commit of a Hub model.
-        before: What may make it.
-        plan: What reads the flags of a run that does.
+        before: The stages that may produce it.
+        plan: The class that reads the flags of such a stage.
 
     Raises:
-        DPOError: it leads nowhere, or a stage on the way cannot run.
+        DPOError: if there is no such model, or a stage that would produce it cannot run.
     """
     is_there = any((Path(name) / file).is_file() for file in ("config.json", ADAPTER_CONFIG))
     places = [
@@ -106,7 +106,7 @@ def find_start(name: str, revision: str | None, before: Before, plan: type[Plan]
     ]
     if is_there or not places:
         if name != EMBEDDED and is_hub_id(name):
-            reach_hub()  # or each look at it waits for the network anew
+            reach_hub()  # once, or every access to the Hub waits for the network again
         return Start(name=name, located=locate(name, revision=revision))
     (stage, argv), earlier = before[places[-1]], before[: places[-1]]
     if stage.kind == "merge":

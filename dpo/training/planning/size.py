@@ -1,4 +1,4 @@
-"""How large a model is, and what each device must hold to train it."""
+"""Counts a model's parameters, and the memory that each device needs to train it."""
 
 __all__ = ["Holding", "ModelSize", "holdings", "measure"]
 
@@ -15,38 +15,38 @@ from dpo.training.policy.lora import lora_config
 from dpo.training.settings.resolving import TrainingConfig
 
 MASTER_BYTES = 4
-"""DeepSpeed's float32 copy of a weight that is trained."""
+"""Bytes of DeepSpeed's float32 copy of a trained weight."""
 OPTIMIZER_BYTES = {"adafactor": 0, "rmsprop": 4, "sgd": 0}
-"""Optimizer state of a trained parameter, in bytes; the others are taken to hold two float32 numbers, as Adam does."""
+"""Optimizer state per trained parameter, in bytes. Other optimizers are assumed to keep two float32, like Adam."""
 ADAM_BYTES = 8
 GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSize:
-    """A model's parameters, those of a tied head once."""
+    """Parameter counts of a model. A tied head counts once."""
 
     architecture: str
     parameters: int
-    """Of the model as it is."""
+    """Parameters of the model, without an adapter."""
     trained: int
-    """All of them, or those of a LoRA adapter on it."""
+    """Trained parameters: all of them, or those of the adapter."""
 
     @property
     def adapter(self) -> int:
-        """Parameters beside the model's own."""
+        """Parameters of the adapter; 0 if the whole model is trained."""
         return self.trained if self.trained != self.parameters else 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holding:
-    """One kind of number that training keeps in memory."""
+    """Memory of one kind: weights, gradients or optimizer state."""
 
     name: str
     parameters: int
     bytes_each: float
     devices: int = 1
-    """Among how many they are spread."""
+    """Number of devices that share them."""
     in_host_memory: bool = False
 
     @property
@@ -60,19 +60,19 @@ class Holding:
 
 
 def measure(located: LocatedModel, config: TrainingConfig, *, adapter_by: TrainingConfig | None = None) -> ModelSize:
-    """Count a model's parameters by its configuration, without weights.
+    """Count a model's parameters from its configuration, without loading weights.
 
     Args:
         located: The model, or an adapter on one.
         config: The run's flags.
-        adapter_by: Those of an earlier run, where that is to make the adapter that this one goes on training.
+        adapter_by: The flags of the earlier run that will produce the adapter, if this run continues training it.
 
     Raises:
-        ConfigError: the adapter that the flags ask for has no place in the model.
-        ModelError: the configuration cannot be had, no causal language model can be made of it, or it does not take the
-            adapter that there is.
+        ConfigError: if the flags name layers for the adapter that the model does not have.
+        ModelError: if the configuration cannot be read or is not one of a causal language model, or the existing
+            adapter does not fit the model.
     """
-    unset_hf_deepspeed_config()  # at ZeRO-3, transformers would hand the model to DeepSpeed
+    unset_hf_deepspeed_config()  # with ZeRO-3, transformers would let DeepSpeed shard the model
     try:
         pretrained = AutoConfig.from_pretrained(
             located.base, revision=located.base_revision, trust_remote_code=config.trust_remote_code
@@ -97,7 +97,7 @@ def measure(located: LocatedModel, config: TrainingConfig, *, adapter_by: Traini
 def adapter_of(
     located: LocatedModel, config: TrainingConfig, adapter_by: TrainingConfig | None, model: PreTrainedModel
 ) -> PeftConfig | None:
-    """The adapter that is trained, a new one or the model's own; None where the model itself is."""
+    """Configuration of the adapter that is trained, new or existing. None if the whole model is trained."""
     if located.adapter is None or adapter_by is not None:
         return lora_config(adapter_by or config, model)
     adapter = PeftConfig.from_pretrained(located.adapter, revision=located.adapter_revision)
@@ -106,11 +106,20 @@ def adapter_of(
 
 
 def holdings(size: ModelSize, config: TrainingConfig, *, devices: int) -> list[Holding]:
-    """What each device keeps of weights, gradients and optimizer state. Activations and buffers come on top.
+    """Memory per device for weights, gradients and optimizer state. Activations and buffers are not included.
 
-    Rajbhandari et al. 2019, arXiv:1910.02054, section 3: in half precision 2 + 2 + 12 bytes a parameter with Adam, of
-    which ZeRO-1 spreads the 12 over the devices, ZeRO-2 the gradients too, ZeRO-3 all. Without DeepSpeed 4 + 4 + 8 on
-    each device. 8 devices at ZeRO-2, a billion parameters: 2 + (2 + 12) / 8 = 3.75 billion bytes.
+    Rajbhandari et al. 2019, arXiv:1910.02054, section 3: half precision with Adam takes 2 + 2 + 12 bytes per parameter.
+    ZeRO-1 shards the 12 bytes over the devices, ZeRO-2 also the gradients, ZeRO-3 everything. Without DeepSpeed, each
+    device needs 4 + 4 + 8 bytes per parameter.
+
+    Args:
+        size: Parameter counts of the model.
+        config: The run's flags.
+        devices: Number of devices.
+
+    Returns:
+        Weights, gradients and optimizer state. For 8 devices, ZeRO-2 and a billion parameters they add up to
+        2 + (2 + 12) / 8 = 3.75 billion bytes.
     """
     zero = config.deepspeed["zero_optimization"] if isinstance(config.deepspeed, dict) else {"stage": 0}
     stage, width = zero["stage"], config.dtype.itemsize
@@ -139,7 +148,7 @@ def holdings(size: ModelSize, config: TrainingConfig, *, devices: int) -> list[H
 
 
 def optimizer_bytes(config: TrainingConfig) -> int:
-    """Of the state that an optimizer keeps for each parameter."""
+    """Bytes of optimizer state per trained parameter, without DeepSpeed's copy of the weights."""
     named = config.deepspeed.get("optimizer", {}).get("type") if isinstance(config.deepspeed, dict) else None
     name = str(named or getattr(config.optim, "value", config.optim)).lower()
     if "8bit" in name:

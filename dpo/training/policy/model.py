@@ -38,7 +38,7 @@ def load_model(
         is_reference: Whether an adapter stays as it is.
 
     Raises:
-        ModelError: it cannot be loaded.
+        ModelError: if it cannot be loaded.
     """
 
     def load(attention: str | None) -> PreTrainedModel | PeftModel:
@@ -74,7 +74,7 @@ def load_tokenizer_for(
     """Transformers' tokenizer of a model, with the template that rendered the pairs.
 
     Raises:
-        TokenizerError: it would give a prompt other ids than those that were prepared.
+        TokenizerError: if it would give a prompt other ids than those that were prepared.
     """
     tokenizer = load_chat_tokenizer(located, trust_remote_code=config.trust_remote_code)
     if prepared.added_tokens:

@@ -1,1 +1,1 @@
-"""What a run writes about itself: tables, sample answers, the model card."""
+"""What a run reports: tables, sample answers, the model card."""

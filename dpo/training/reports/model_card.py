@@ -1,4 +1,4 @@
-"""The README.md that a model carries: what it was made from, how, and how to use it."""
+"""Writes the README.md of a trained model: base model, training, data, and how to use it."""
 
 __all__ = ["model_card"]
 
@@ -18,16 +18,16 @@ CARD = """\
 
 # {name}
 
-{base}, {method}.
+This is {base}, {method}.
 
 | | |
 | --- | --- |
 | loss | {loss} |
 | learning rate | {learning_rate:g} |
-| {rows} a step | {global_batch_size} |
+| {rows} per step | {global_batch_size} |
 | steps | {steps} |
 | template | {template} |
-| longest pair | {max_length} tokens |
+| maximum length | {max_length} tokens |
 {held_out}
 ## Data
 
@@ -35,8 +35,9 @@ CARD = """\
 {table}
 ```
 
-`data_report.json` has every reason with examples, `manifest.json` what the pairs were made from, and
-`resolved_config.yaml` every flag.
+- `data_report.json` counts the rows that were kept and dropped, and gives examples for each reason.
+- `manifest.json` records how the data was prepared.
+- `resolved_config.yaml` contains every flag of the run.
 
 ## Use
 
@@ -52,14 +53,14 @@ print(generate([{{"role": "user", "content": "What is the capital of Peru?"}}], 
 def model_card(
     config: TrainingConfig, base: str, prepared: PreparedData, log_history: list[dict[str, Any]], steps: int
 ) -> str:
-    """The card as Markdown, with the front matter that the Hub reads.
+    """Build the model card as Markdown, with the front matter that the Hub reads.
 
     Args:
-        config: The run's.
-        base: The base model as the user named it.
-        prepared: What it was trained on.
+        config: The run's flags.
+        base: The base model, as the user named it.
+        prepared: The data that the model was trained on.
         log_history: The trainer's log so far.
-        steps: Optimizer steps taken.
+        steps: Number of optimizer steps taken.
     """
     tags = ["sft"] if config.stage == "sft" else ["dpo", "preference-tuning"]
     front_matter: dict[str, Any] = {"library_name": "peft" if config.trains_adapter else "transformers", "tags": tags}
@@ -85,12 +86,12 @@ def model_card(
 
 
 def method(config: TrainingConfig) -> str:
-    """What was done to the base model."""
+    """A phrase that says how the base model was trained."""
     adapter = ", as a LoRA adapter" * config.trains_adapter
     if config.stage == "sft":
-        return f"fine-tuned on answers{adapter}"
+        return f"fine-tuned on answers (SFT){adapter}"
     dpo = " with DPO ([Rafailov et al. 2023](https://arxiv.org/abs/2305.18290))" * (config.loss_type == ["sigmoid"])
-    return f"tuned on preference pairs{dpo}{adapter}"
+    return f"trained on preference pairs{dpo}{adapter}"
 
 
 def held_out_table(config: TrainingConfig, log_history: list[dict[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""Answers to a few held-out prompts before and after training, for a look."""
+"""Sample answers to a few prompts, before and after training."""
 
 __all__ = ["SampleAnswers"]
 
@@ -15,13 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a model said to a prompt."""
+    """A model's answer to a prompt."""
 
     text: str
     num_tokens: int
-    """Its length, the end-of-turn token included."""
+    """Length of the answer, including the end-of-turn token."""
     ended: bool
-    """Whether it came to its end within the tokens it was allowed."""
+    """Whether the model ended the answer within max_new_tokens."""
 
     def __str__(self) -> str:
         more = "" if self.ended else "+"
@@ -29,16 +29,17 @@ class Answer:
 
 
 class SampleAnswers(TrainerCallback):
-    """Answers prompts greedily when training begins and when it ends.
+    """Answers prompts with greedy decoding when training begins and when it ends.
 
-    A callback, since at ZeRO-3 weights can be gathered only once the engine holds them; there every rank takes part.
+    It is a callback because ZeRO-3 can gather weights only after DeepSpeed's engine has taken them over. With ZeRO-3,
+    every rank takes part.
 
     Args:
-        pairs: Held-out pairs with prompt (messages) and prompt_ids.
-        tokenizer: Turns ids into text.
-        end_of_turn_id: Where an answer ends.
+        pairs: Pairs with the columns prompt (messages) and prompt_ids.
+        tokenizer: Tokenizer that decodes the answers.
+        end_of_turn_id: Token id that ends an answer.
         max_new_tokens: Longest answer, in tokens.
-        attention: Makes a context in which the model generates.
+        attention: Returns a context manager in which the model generates.
     """
 
     def __init__(

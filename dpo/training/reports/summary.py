@@ -1,4 +1,4 @@
-"""What a run says of itself, on the terminal and in output_dir."""
+"""The tables and summaries that a run prints."""
 
 __all__ = ["describe", "describe_loss", "evaluations", "measures_table", "summarize"]
 
@@ -19,34 +19,34 @@ MEASURES = {
         "reward margin": "eval_rewards/margins",
         "loss": "eval_loss",
     },
-    "sft": {"loss, nats a token": "eval_loss", "perplexity": "perplexity"},
+    "sft": {"loss, nats/token": "eval_loss", "perplexity": "perplexity"},
 }
-"""What is shown of the held-out rows, by stage."""
+"""Measures of the held-out rows by stage: label and key in the log."""
 SHOWN_AS_0 = 5e-5
-"""Margins below are printed as 0.0000."""
+"""Margins smaller than this are printed as 0.0000."""
 
 
 def describe(config: TrainingConfig) -> str:
-    """The few numbers that a user would want to see before hours of training."""
+    """Describe the run before training begins: batch size, precision, devices, loss and length."""
     stage = config.deepspeed["zero_optimization"]["stage"] if isinstance(config.deepspeed, dict) else "none"
     sharding = "FSDP" if is_fsdp(config) else f"ZeRO stage: {stage}"
     compute = ", bfloat16 compute" if config.bf16 else ", float16 compute" if config.fp16 else ""
     rows = "answers" if config.stage == "sft" else "pairs"
     return (
-        f"global batch: {config.global_batch_size} {rows} = {config.per_device_train_batch_size} at once x "
+        f"global batch size: {config.global_batch_size} {rows} = {config.per_device_train_batch_size} per device x "
         f"{config.world_size} device(s) x {config.gradient_accumulation_steps} accumulation step(s)\n"
         f"precision: {str(config.dtype).removeprefix('torch.')} weights{compute}; device: {config.device}; "
         f"{sharding}\n"
-        f"loss {describe_loss(config)}\n"
-        f"learning rate {config.learning_rate}, "
+        f"loss: {describe_loss(config)}\n"
+        f"learning rate: {config.learning_rate}; length: "
         + (f"{config.max_steps} steps" if config.max_steps > 0 else f"{config.num_train_epochs:g} epoch(s)")
     )
 
 
 def describe_loss(config: TrainingConfig) -> str:
-    """Its terms, beta where they read it, and every option that is not at its default."""
+    """The loss terms, beta if one of them reads it, and every option that is not at its default."""
     if config.stage == "sft":
-        return "-log p of the answers, mean over their tokens"
+        return "negative log-probability of the answers, averaged over their tokens"
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     options = (*LOSS_OPTIONS, "ld_alpha", "use_weighting", "weight_by_score", "reference_free")
     changed = [f"{name} {getattr(config, name)}" for name in options if getattr(config, name) != defaults[name]]
@@ -55,14 +55,14 @@ def describe_loss(config: TrainingConfig) -> str:
 
 
 def evaluations(log_history: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The evaluation before the first step and the last one, as far as they took place."""
+    """The evaluations before the first step ("before") and at the end ("after"), without those that did not happen."""
     entries = [entry for entry in log_history if "eval_loss" in entry]
     before = {"before": entries[0]} if entries and entries[0]["step"] == 0 else {}
     return before | ({"after": entries[-1]} if entries and entries[-1]["step"] > 0 else {})
 
 
 def measures_table(config: TrainingConfig, evaluated: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """The measures of the held-out rows as cells, a header first."""
+    """The measures of the held-out rows as a table of cells. The first row is the header."""
     table = [["held-out answers" if config.stage == "sft" else "held-out pairs", *evaluated]]
     for label, key in MEASURES[config.stage].items():
         values = [entry | {"perplexity": math.exp(min(entry["eval_loss"], 700))} for entry in evaluated.values()]
@@ -71,7 +71,7 @@ def measures_table(config: TrainingConfig, evaluated: dict[str, dict[str, Any]])
 
 
 def summarize(config: TrainingConfig, evaluated: dict[str, dict[str, Any]], samples: SampleAnswers) -> str:
-    """What the run did: held-out measures before and after, sample answers, and where everything lies."""
+    """Summarize a finished run: measures and sample answers before and after training, and the files it wrote."""
     lines = []
     if evaluated:
         header, *rows = measures_table(config, evaluated)
@@ -80,12 +80,12 @@ def summarize(config: TrainingConfig, evaluated: dict[str, dict[str, Any]], samp
         lines += [f"{row[0]:<18}" + "".join(f"{value:>{width}}" for value in row[1:]) for row in rows]
     if abs(evaluated.get("before", {}).get(MEASURES["dpo"]["reward margin"], 1)) < SHOWN_AS_0:
         lines += [
-            "Before the first step policy and reference are the same: margins are 0 but for rounding, and the "
-            "accuracy says nothing."
+            "Before the first step, policy and reference model are identical: margins are 0 up to rounding, and the "
+            "accuracy has no meaning."
         ]
     if samples.after:
         lines += ["", samples.table()]
     output_dir = Path(str(config.output_dir))
     reports = sorted(file.name for file in output_dir.iterdir() if file.name in REPORTS)
-    lines += ["", f"model:   {output_dir}", f"reports: {', '.join(reports)}, in the same folder"]
+    lines += ["", f"model:   {output_dir}", f"reports: {', '.join(reports)} (in the same folder)"]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""--dry_run: what is said of a run, and that nothing comes of it."""
+"""--dry_run: what it prints, and that it writes nothing."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Say = Callable[..., str]
 
 @pytest.fixture
 def say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Say:
-    """What main.py --dry_run prints, beside which it must leave nothing."""
+    """Run main.py --dry_run, check that it writes nothing, and return what it printed."""
 
     def dry_run(*flags: str) -> str:
         before = sorted(tmp_path.rglob("*"))
@@ -42,21 +42,21 @@ def write_recipe(tmp_path: Path, text: str) -> list[str]:
     return ["--config", str(file)]
 
 
-def test_a_run_is_told_from_its_model_to_its_output(
+def test_a_run_is_described_from_its_model_to_its_output(
     say: Say, flags: list[str], tiny_model: Path, tmp_path: Path
 ) -> None:
     said = say(*flags, "--global_batch_size", "8", "--per_device_train_batch_size", "2", "--num_train_epochs", "2")
-    assert f"model: {tiny_model}, LlamaForCausalLM of " in said
-    assert "global batch: 8 pairs = 2 at once x 1 device(s) x 4 accumulation step(s)" in said
-    assert "loss sigmoid, beta 0.1" in said
-    assert "  24    24  none" in said, "the account of the rows"
-    assert "an epoch: about 18 pairs, 3 steps; the run: 6 steps" in said
-    assert "memory of a device, without DeepSpeed, on 1 device(s):" in said
+    assert f"model: {tiny_model}, LlamaForCausalLM with " in said
+    assert "global batch size: 8 pairs = 2 per device x 1 device(s) x 4 accumulation step(s)" in said
+    assert "loss: sigmoid, beta 0.1" in said
+    assert "  24    24  none" in said, "the data report"
+    assert "epoch: about 18 pairs, 3 steps; run: 6 steps" in said
+    assert "memory per device, without DeepSpeed, 1 device(s):" in said
     assert said.rstrip().endswith(f"output_dir: {tmp_path / 'out'}")
     assert "stand-in" not in said
 
 
-def test_a_step_counts_each_prompt_once_and_unshared_twice(say: Say, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_step_counts_each_prompt_once_or_twice_without_sharing(say: Say, tiny_model: Path, tmp_path: Path) -> None:
     """One pair of 10 + 2 + 3 characters between control tokens, eight times a step."""
     file = tmp_path / "one.jsonl"
     file.write_text(json.dumps({"prompt": "zq", "chosen": "x", "rejected": "yy"}))
@@ -72,20 +72,21 @@ def test_a_step_counts_each_prompt_once_and_unshared_twice(say: Say, tiny_model:
     }
     assert (lengths["chosen"], lengths["rejected"]) == (2, 3)
     shared = 8 * (lengths["prompt"] + 5)
-    assert f"a step: about {shared:,} tokens with prompts shared, {shared + 8 * lengths['prompt']:,} unshared" in said
+    unshared = shared + 8 * lengths["prompt"]
+    assert f"optimizer step: about {shared:,} tokens with shared prompts, {unshared:,} without sharing" in said
     assert int(line.split()[-1]) == lengths["prompt"] + 3
 
 
-def test_devices_that_are_not_here_are_planned_for(say: Say, flags: list[str]) -> None:
+def test_a_plan_for_devices_that_this_machine_does_not_have(say: Say, flags: list[str]) -> None:
     zero = str(ROOT / "ds_configs/zero3.json")
     said = say(*flags, "--num_devices", "4", "--deepspeed", zero, "--bf16", "--global_batch_size", "16")
-    assert "16 pairs = 4 at once x 4 device(s) x 1 accumulation step(s)" in said
+    assert "16 pairs = 4 per device x 4 device(s) x 1 accumulation step(s)" in said
     assert "bfloat16 weights, bfloat16 compute" in said and "ZeRO stage: 3" in said
-    assert "memory of a device, at ZeRO-3, on 4 device(s):" in said
+    assert "memory per device, with ZeRO-3, 4 device(s):" in said
     assert "= 12 bytes x" in said and "/ 4 devices" in said
 
 
-def test_a_launcher_s_number_of_devices_is_taken_and_its_other_ranks_are_silent(
+def test_a_launcher_s_number_of_devices_is_used_and_its_other_ranks_print_nothing(
     say: Say, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -95,30 +96,30 @@ def test_a_launcher_s_number_of_devices_is_taken_and_its_other_ranks_are_silent(
     assert say(*flags) == ""
 
 
-def test_micro_batches_grow_in_number_to_stay_within_their_bound(say: Say, flags: list[str]) -> None:
+def test_a_token_limit_gives_more_micro_batches(say: Say, flags: list[str]) -> None:
     few = say(*flags, "--global_batch_size", "8", "--per_device_train_batch_size", "8")
-    assert "its micro-batches: 1 on each of 1 device(s)" in few
+    assert "micro-batches per step: 1 on each of 1 device(s)" in few
     more = say(
         *flags, "--global_batch_size", "8", "--per_device_train_batch_size", "8", "--max_tokens_per_micro_batch", "300"
     )
-    assert "its micro-batches: 1 on each" not in more
+    assert "micro-batches per step:" in more and "micro-batches per step: 1 on each" not in more
     with pytest.raises(ConfigError, match="a pair of the sample has"):
         run([*flags, "--dry_run", "--max_tokens_per_micro_batch", "5"])
 
 
-def test_what_compares_pairs_is_said_to_be_left_out(say: Say, flags: list[str]) -> None:
+def test_flags_that_compare_pairs_are_listed_as_not_applied(say: Say, flags: list[str]) -> None:
     said = say(*flags, "--drop_duplicates", "exact", "--max_pairs_per_prompt", "3")
-    assert "decided over all rows, and not here: --drop_duplicates, --max_pairs_per_prompt" in said
+    assert "not applied here, because all rows are needed: --drop_duplicates, --max_pairs_per_prompt" in said
 
 
 def test_a_sample_of_which_nothing_is_kept_is_a_warning(say: Say, flags: list[str]) -> None:
     assert "warning: none of these rows is kept" in say(*flags, "--max_length", "3")
 
 
-def test_a_finished_run_is_left_alone(say: Say, flags: list[str], tmp_path: Path) -> None:
+def test_a_finished_run_is_not_replaced(say: Say, flags: list[str], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "train_results.json").write_text("{}")
-    assert f"output_dir: {tmp_path / 'out'} holds a finished run already" in say(*flags)
+    assert f"output_dir: {tmp_path / 'out'} already contains a finished run" in say(*flags)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_a_finished_run_is_left_alone(say: Say, flags: list[str], tmp_path: Path
         (["--lora_rank", "4", "--template", "llama3", "--add_control_tokens"], "an adapter does not train"),
     ],
 )
-def test_a_mistake_that_the_run_would_meet_is_met_here(flags: list[str], more: list[str], message: str) -> None:
+def test_a_mistake_that_would_stop_the_run_stops_the_dry_run(flags: list[str], more: list[str], message: str) -> None:
     with pytest.raises(DPOError) as caught:
         run([*flags, "--dry_run", *more])
     assert message in str(caught.value)
@@ -147,13 +148,13 @@ def test_a_new_adapter_on_an_adapter_is_refused(flags: list[str], tiny_model: Pa
         run([*flags, "--dry_run", "--model_name_or_path", str(tmp_path / "adapter"), "--lora_rank", "4"])
 
 
-def test_devices_are_planned_for_with_a_dry_run_alone(flags: list[str]) -> None:
+def test_num_devices_needs_a_dry_run(flags: list[str]) -> None:
     with pytest.raises(ConfigError, match="expected at least 1, together with --dry_run"):
         run([*flags, "--num_devices", "2"])
 
 
 class TestRecipes:
-    def test_all_stages_are_told_in_order_each_from_the_model_of_the_one_before(
+    def test_all_stages_are_described_in_order_each_from_the_model_of_the_one_before(
         self, say: Say, tiny_model: Path, rows: Path, tmp_path: Path
     ) -> None:
         recipe = write_recipe(
@@ -171,12 +172,15 @@ class TestRecipes:
         ]
         assert "would run: dpo merge --model" in said
         assert said.count("stand-in") == 1
-        assert f"stand-in: {tmp_path}/merged is not there yet: configuration and tokenizer of {tiny_model}" in said
+        stand_in = (
+            f"{tmp_path}/merged does not exist yet; the plan uses the configuration and tokenizer of {tiny_model}"
+        )
+        assert f"stand-in: {stand_in}" in said
         assert said.count("  24    24  none") == 4, "two stages, each with its source and the total"
         only = say(*recipe, "--stage", "again")
         assert only.count("== ") == 1 and "stage 3 of 3" in only
 
-    def test_an_adapter_that_a_stage_makes_is_gone_on_with_until_it_is_merged(
+    def test_training_continues_an_adapter_of_an_earlier_stage_until_it_is_merged(
         self, say: Say, tiny_model: Path, rows: Path, tmp_path: Path
     ) -> None:
         recipe = write_recipe(
@@ -190,14 +194,14 @@ class TestRecipes:
         )
         sft, dpo, more, merge, whole = say(*recipe).split("\n== ")[1:]
         (trained,) = [line for line in sft.splitlines() if line.startswith("  optimizer")]
-        assert "learning rate 0.0002" in sft and "an adapter of" in sft
+        assert "learning rate: 0.0002" in sft and "training an adapter with" in sft
         for stage in (dpo, more):
-            assert "learning rate 1e-05" in stage and trained in stage
+            assert "learning rate: 1e-05" in stage and trained in stage
             assert f"configuration and tokenizer of {tiny_model}" in stage
         assert merge.startswith("merge")
-        assert "learning rate 1e-06" in whole and "an adapter of" not in whole and trained not in whole
+        assert "learning rate: 1e-06" in whole and "training an adapter" not in whole and trained not in whole
 
-    def test_a_new_adapter_on_one_that_a_stage_makes_is_refused(
+    def test_a_new_adapter_on_one_of_an_earlier_stage_is_refused(
         self, tiny_model: Path, rows: Path, tmp_path: Path
     ) -> None:
         recipe = write_recipe(
@@ -209,7 +213,7 @@ class TestRecipes:
         with pytest.raises(ConfigError, match=f"--lora_rank 4: {tmp_path}/sft is already an adapter"):
             run([*recipe, "--dry_run"])
 
-    def test_control_tokens_that_a_stage_adds_are_there_for_an_adapter(
+    def test_an_adapter_can_use_control_tokens_that_an_earlier_stage_adds(
         self, say: Say, tiny_model: Path, rows: Path, tmp_path: Path
     ) -> None:
         recipe = write_recipe(
@@ -219,9 +223,9 @@ class TestRecipes:
             f"  - sft: {{output_dir: {tmp_path}/sft}}\n"
             f"  - dpo: {{output_dir: {tmp_path}/dpo, model_name_or_path: {tmp_path}/sft, lora_rank: 4}}\n",
         )
-        assert "an adapter of" in say(*recipe)
+        assert "training an adapter with" in say(*recipe)
 
-    def test_the_command_line_goes_before_every_stage(
+    def test_the_command_line_overrides_every_stage(
         self, say: Say, tiny_model: Path, rows: Path, tmp_path: Path
     ) -> None:
         recipe = write_recipe(
@@ -231,14 +235,14 @@ class TestRecipes:
         )
         assert say(*recipe, "--beta", "0.7").count("beta 0.7") == 2
 
-    def test_a_model_that_cannot_be_fetched_is_stood_in_for(self, say: Say, rows: Path, tmp_path: Path) -> None:
+    def test_a_model_that_cannot_be_downloaded_has_a_stand_in(self, say: Say, rows: Path, tmp_path: Path) -> None:
         said = say(
             *("--datasets", f"triplets={rows}", "--model_name_or_path", "org/model"),
             *("--output_dir", str(tmp_path / "out"), "--template", "model"),
         )
-        assert "stand-in: org/model cannot be fetched: four characters count as a token" in said
-        assert "memory of a device" not in said
-        assert "a step: about" in said
+        assert "stand-in: org/model cannot be downloaded; four characters count as one token" in said
+        assert "memory per device" not in said
+        assert "optimizer step: about" in said
 
     def test_a_folder_that_no_stage_makes_is_an_error(self, rows: Path, tmp_path: Path) -> None:
         with pytest.raises(DPOError, match="there is no such folder"):

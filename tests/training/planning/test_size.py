@@ -1,4 +1,4 @@
-"""A model's parameters without its weights, and the memory that training them takes."""
+"""Parameter counts without weights, and the memory that training needs."""
 
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,11 @@ def plan(*flags: str, **more: Any) -> Plan:
 
 
 def gigabytes(size: ModelSize, config: Plan, devices: int = 8) -> list[float]:
-    """Of weights, gradients and optimizer on a device, in 10^9 bytes."""
+    """Memory of weights, gradients and optimizer state per device, in 10^9 bytes."""
     return [holding.gib * 2**30 / BILLION for holding in holdings(size, config, devices=devices)]
 
 
-def test_parameters_are_counted_by_the_configuration_alone(tiny_model: Path) -> None:
+def test_parameters_are_counted_from_the_configuration(tiny_model: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     size = measure(locate(str(tiny_model)), plan())
     assert size.parameters == size.trained == sum(weights.numel() for weights in model.parameters())
@@ -49,14 +49,14 @@ def test_an_adapter_s_parameters_are_rank_times_both_sides_of_each_layer(tiny_mo
         measure(locate(str(tiny_model)), plan(lora_rank=4, lora_target_modules=["qq"]))
 
 
-def test_a_model_that_is_an_adapter_already_trains_that(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_model_that_is_already_an_adapter_trains_that_adapter(tiny_model: Path, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path)
     size = measure(locate(str(tmp_path)), plan())
     assert size.trained == size.adapter == 2 * 2 * (32 + 32)
 
 
-def test_an_adapter_that_an_earlier_run_makes_is_measured_by_its_flags(tiny_model: Path) -> None:
+def test_an_adapter_of_an_earlier_run_is_measured_by_the_flags_of_that_run(tiny_model: Path) -> None:
     earlier = plan(lora_rank=4, lora_target_modules=["q_proj"])
     made = LocatedModel(base=str(tiny_model), adapter="output/sft", tokenizer=str(tiny_model))
     assert measure(made, plan(), adapter_by=earlier).trained == 2 * 4 * (32 + 32)
@@ -71,7 +71,7 @@ def test_a_folder_without_a_configuration_is_a_model_error(chatml_folder: Path) 
     ("stage", "expected"),
     [(1, [2, 2, 12 / 8]), (2, [2, 2 / 8, 12 / 8]), (3, [2 / 8, 2 / 8, 12 / 8])],
 )
-def test_zero_spreads_what_the_paper_says(stage: int, expected: list[float]) -> None:
+def test_zero_shards_what_the_paper_says(stage: int, expected: list[float]) -> None:
     config = plan("--deepspeed", str(ROOT / f"ds_configs/zero{stage}.json"), "--bf16")
     assert gigabytes(ALL, config) == pytest.approx(expected)
 
@@ -90,7 +90,7 @@ def test_an_adapter_alone_has_gradients_and_optimizer_state() -> None:
     assert gigabytes(ADAPTER, config) == pytest.approx([2 * 1.01, 2 * 0.01 / 8, 12 * 0.01 / 8])
 
 
-def test_what_is_offloaded_is_said_to_lie_in_host_memory() -> None:
+def test_offloaded_parts_are_listed_as_host_memory() -> None:
     config = plan("--deepspeed", str(ROOT / "ds_configs/zero3_offload.json"), "--bf16")
     weights, gradients, optimizer = holdings(ALL, config, devices=2)
     assert (weights.in_host_memory, gradients.in_host_memory, optimizer.in_host_memory) == (True, False, True)
