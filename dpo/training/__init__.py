@@ -1,1 +1,1 @@
-"""Training runs: from flags to a saved model and its reports."""
+"""Training: from the flags of a run to a saved model and its reports."""

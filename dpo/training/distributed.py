@@ -1,4 +1,4 @@
-"""One process or many: who is who, and who goes first."""
+"""Helpers for runs with several processes: setup, ranks, FSDP between CPUs, and work that one process does first."""
 
 __all__ = ["finish", "is_fsdp", "is_main_process", "local_main_first", "say", "set_up", "shard_between_cpus"]
 
@@ -21,7 +21,7 @@ from dpo.models.memory import keep_freed_memory
 Result = TypeVar("Result")
 
 PATIENCE = timedelta(days=7)
-"""How long ranks wait for data to be prepared. A process group's own limit is minutes, and kills long preparations."""
+"""How long ranks wait for the data. The default timeout of a process group is minutes, too short to prepare data."""
 
 
 def is_main_process() -> bool:
@@ -29,22 +29,22 @@ def is_main_process() -> bool:
 
 
 def say(text: str) -> None:
-    """Print, once for all ranks."""
+    """Print on the main process only."""
     if is_main_process():
         print(text, flush=True)
 
 
 def is_fsdp(args: TrainingArguments) -> bool:
-    """Whether the ranks shard the model by FSDP: accelerate's launcher or --fsdp asks for it, and there are ranks."""
-    is_asked = bool(args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    return is_asked and PartialState().distributed_type not in (DistributedType.NO, DistributedType.DEEPSPEED)
+    """Whether the run shards the model with FSDP: accelerate's launcher or --fsdp turns it on, and there are ranks."""
+    is_requested = bool(args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    return is_requested and PartialState().distributed_type not in (DistributedType.NO, DistributedType.DEEPSPEED)
 
 
 def shard_between_cpus(accelerator: Accelerator, args: TrainingArguments) -> None:
-    """Turn on the FSDP that was asked for between CPU ranks.
+    """Turn on FSDP between CPU ranks.
 
-    FSDP shards over gloo as well, but accelerate (1.15) lists the devices that it turns it on for, leaves CPUs out, and
-    trains them as DDP without a word.
+    FSDP can shard over gloo, but accelerate (1.15) turns it on only for certain devices. CPUs are not among them, so
+    accelerate would silently use DDP.
     """
     plugin = FullyShardedDataParallelPlugin(**(args.fsdp_plugin_args or {}))
     state = accelerator.state
@@ -55,16 +55,21 @@ def shard_between_cpus(accelerator: Accelerator, args: TrainingArguments) -> Non
 
 
 def set_up(*, deepspeed: bool, spread: bool = False) -> None:
-    """Make the environment what the libraries expect, before they look at it.
+    """Set up the environment before the libraries read it.
 
-    Without a launcher: one process, on the first GPU, or on all where the model is spread over them. On a CPU: the
-    cores shared among the ranks, and DeepSpeed's communication started, since zero.Init would count one rank otherwise.
+    Without a launcher, there is one process. It uses the first GPU, or all GPUs if the model is spread over them. On a
+    CPU, the ranks share the cores, and DeepSpeed's communication is started here, because zero.Init would otherwise
+    see only one rank.
+
+    Args:
+        deepspeed: Whether the run uses DeepSpeed.
+        spread: Whether --device_map spreads the model over the devices of this process.
     """
-    # The libraries' notes to each other on names they will drop, several a rank, none of them a user's to mend.
+    # The libraries warn each other about deprecated names, several times per rank. Users cannot fix that.
     warnings.filterwarnings("ignore", category=FutureWarning)
     launched = "LOCAL_RANK" in os.environ
     if not launched and not spread:
-        # Several visible GPUs would make transformers choose nn.DataParallel.
+        # With several visible GPUs, transformers would use nn.DataParallel.
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     if not launched and deepspeed:
         os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
@@ -79,7 +84,7 @@ def set_up(*, deepspeed: bool, spread: bool = False) -> None:
         from deepspeed import init_distributed
         from deepspeed.ops import __compatible_ops__ as compiled_at_first_use
 
-        # An all-reduce of its own that it would compile at the first start, minutes without a word. gloo has one.
+        # DeepSpeed would compile its own all-reduce at the first start, silently and for minutes. gloo has one.
         compiled_at_first_use["deepspeed_shm_comm"] = False
         init_distributed(dist_backend="gloo", verbose=False)
 
@@ -92,10 +97,16 @@ def free_port() -> int:
 
 
 def local_main_first(work: Callable[[], Result]) -> Result:
-    """Do the work on each machine's first process, then on the others, however long the first one takes.
+    """Do work on the first process of each machine, then on the other processes. The others wait up to PATIENCE.
+
+    Args:
+        work: Function to call, once on each process.
+
+    Returns:
+        The result of work on this process.
 
     Raises:
-        DPOError: on every process, where one of the first processes met it.
+        DPOError: on every process, if the work of a first process raised one.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return work()
@@ -114,6 +125,6 @@ def local_main_first(work: Callable[[], Result]) -> Result:
 
 
 def finish() -> None:
-    """End the process group; a process that exits with an open one may abort."""
+    """Close the process group, because a process that exits with an open one may abort."""
     if dist.is_initialized():
         dist.destroy_process_group()

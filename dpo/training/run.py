@@ -1,4 +1,4 @@
-"""The main job: flags in; a model, its tokenizer and an account of the run out."""
+"""One training run, from the command line to a saved model, its tokenizer and its reports."""
 
 __all__ = ["run"]
 
@@ -30,10 +30,13 @@ from dpo.training.trainers.building import build_trainer, explain_refusals
 
 
 def run(argv: list[str]) -> None:
-    """Prepare the data, train, evaluate and save, as the command line says.
+    """Prepare the data, train, evaluate and save.
+
+    Args:
+        argv: The command line without the program's name.
 
     Raises:
-        DPOError: a mistake the user can mend, found before anything is written where that is possible.
+        DPOError: if the user has made a mistake. Most mistakes are found before anything is written.
     """
     data, flags = parse_flags(argv)
     set_up(deepspeed=bool(flags["deepspeed"]), spread=bool(flags["device_map"]))
@@ -75,7 +78,7 @@ def train(data: DataConfig, config: TrainingConfig) -> None:
 
 
 def train_or_explain(trainer: RunTrainer, config: TrainingConfig) -> TrainOutput:
-    """Train. What only shows once the number of steps is known is said in the run's own words."""
+    """Train, and explain the errors and warnings that need the number of steps."""
     try:
         result = trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
     except ValueError as error:
@@ -83,15 +86,15 @@ def train_or_explain(trainer: RunTrainer, config: TrainingConfig) -> TrainOutput
             raise
         raise ConfigError(f"--deepspeed {config.deepspeed_file} contradicts the flags: {error}") from error
     if trainer.state.global_step == 1 and config.get_warmup_steps(1):
-        say("\nwarning: the model is unchanged, since the only step was one of warm-up, with a learning rate of 0")
+        say("\nwarning: the model is unchanged, because the only step was a warm-up step with a learning rate of 0")
     return result
 
 
 def prepare_rows(data: DataConfig, config: TrainingConfig) -> PreparedData:
-    """The rows as token ids.
+    """Prepare the rows as token ids, or open the prepared ones.
 
     Raises:
-        ConfigError: the template needs new tokens, whose embeddings are not trained.
+        ConfigError: if the template needs new tokens and the run trains an adapter, which does not train embeddings.
     """
     located = config.located
     tokenizer = load_tokenizer(
@@ -106,7 +109,7 @@ def prepare_rows(data: DataConfig, config: TrainingConfig) -> PreparedData:
 
 
 def evaluate_at_end(trainer: RunTrainer) -> None:
-    """Evaluate the final weights, unless the last step did."""
+    """Evaluate the final weights, unless the last step was followed by an evaluation."""
     if trainer.eval_dataset is None:
         return
     last = evaluations(trainer.state.log_history).get("after")
@@ -121,20 +124,27 @@ def save(
     metrics: Mapping[str, float],
     samples: SampleAnswers,
 ) -> None:
-    """Write what a run leaves, its results last.
+    """Save the model and the reports. The results come last, because they mark a finished run.
+
+    Args:
+        trainer: The trainer, after training and evaluation.
+        data: The flags of the data.
+        config: The run's flags.
+        metrics: The results of training.
+        samples: The sample answers.
 
     Raises:
-        ModelError: no weights were written.
+        ModelError: if no weights were written.
     """
-    trainer.save_model()  # every rank: at ZeRO-3 the weights are gathered
+    trainer.save_model()  # on every rank, because ZeRO-3 gathers the weights
     trainer.save_state()
     if not is_main_process():
         return
     output_dir = Path(str(config.output_dir))
     if not any(file for pattern in WEIGHTS for file in output_dir.glob(pattern)):
         raise ModelError(
-            f"{output_dir} holds no weights: the launcher's own sharding kept them apart.\n"
-            "  Ask it for a full state dict on saving, or pass --deepspeed ds_configs/zero3.json."
+            f"--output_dir {output_dir} contains no weights, because the launcher's sharding did not gather them.\n"
+            "  Set the launcher to save a full state dict, or pass --deepspeed ds_configs/zero3.json."
         )
     flags = yaml.safe_dump(resolved_flags(data, config), sort_keys=False, allow_unicode=True)
     (output_dir / "resolved_config.yaml").write_text(flags, encoding="utf-8")

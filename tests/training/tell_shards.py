@@ -1,4 +1,4 @@
-"""main.py, and how many of the model's parameters were sharded between the ranks as training began."""
+"""Runs main.py and prints how many of the model's parameters are sharded between the ranks when training begins."""
 
 import sys
 from typing import Any

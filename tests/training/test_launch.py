@@ -1,4 +1,4 @@
-"""main.py under the launchers that users have, on a tiny model, to the end."""
+"""Whole runs of main.py under each launcher, on a tiny model."""
 
 import json
 import shutil
@@ -20,10 +20,10 @@ LOG_2 = 0.6931
 LAUNCHERS = {
     "python": (["python"], 1),
     "torchrun": (["torchrun", "--nproc_per_node", "2", "--master_port", "29611"], 2),
-    # On a CPU accelerate starts several processes through MPI alone, which is not required here.
+    # On a CPU, accelerate can start several processes only through MPI, which the tests do not require.
     "accelerate": (["accelerate", "launch", "--cpu", "--num_processes", "1"], 1),
 }
-"""Command and the number of processes it starts."""
+"""The command of each launcher, and the number of processes that it starts."""
 
 
 def short_run(model: Path, rows: Path, output_dir: Path) -> list[str]:
@@ -54,7 +54,7 @@ def train_losses(output_dir: Path) -> list[float]:
 
 
 def assert_whole(output_dir: Path, start: Path) -> None:
-    """output_dir holds a model that loads and has changed, its tokenizer with the template, and every report."""
+    """output_dir contains a changed model that loads, its tokenizer with the template, and every report."""
     model = AutoModelForCausalLM.from_pretrained(output_dir)
     before = AutoModelForCausalLM.from_pretrained(start).state_dict()
     after = model.state_dict()
@@ -92,14 +92,14 @@ def assert_whole(output_dir: Path, start: Path) -> None:
 
 
 def assert_weights_file(file: Path, *, tied: bool) -> None:
-    """A tied head stands in it once, as the embedding, and whoever may read the folder may read it."""
+    """A tied head is saved once, as the embedding, and the file has the same permissions as the others."""
     with safe_open(file, "pt") as weights:
         assert ("lm_head.weight" in set(weights.keys())) is not tied
     assert file.stat().st_mode == (file.parent / "config.json").stat().st_mode
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_a_run_ends_with_a_whole_output_dir(launcher, launch: Launch, tiny_model, rows, tmp_path):
+def test_a_run_ends_with_a_complete_output_dir(launcher, launch: Launch, tiny_model, rows, tmp_path):
     output_dir = tmp_path / "out"
     command, world_size = LAUNCHERS[launcher]
     done = launch(command, *short_run(tiny_model, rows, output_dir))
@@ -113,7 +113,7 @@ def test_a_run_ends_with_a_whole_output_dir(launcher, launch: Launch, tiny_model
         f"global batch size: 4 pairs = 1 per device x {world_size} device(s) x {4 // world_size} accumulation"
         in done.stdout
     )
-    assert not (tmp_path / "wandb").exists(), "Weights & Biases is off where no project is set"
+    assert not (tmp_path / "wandb").exists(), "Weights & Biases is off if no project is set"
 
 
 def test_swapping_the_json_changes_the_zero_stage_and_not_the_losses(launch: Launch, tiny_model, rows, tmp_path):
@@ -136,10 +136,10 @@ def test_swapping_the_json_changes_the_zero_stage_and_not_the_losses(launch: Lau
 
 
 def test_both_engines_give_the_same_losses_on_two_ranks(launch: Launch, tiny_model, rows, tmp_path):
-    """With a head of its own, whose gradient reaches ZeRO-3's shards by another way than a tied one.
+    """The head is not tied, because ZeRO-3 collects the gradient of an untied head in another way.
 
-    Padded runs at ZeRO-2: at ZeRO-3 TRL 1.16 stops at such a head ("Cannot partition a param in flight"). Packed
-    computes whole layers again in backward at ZeRO-2, at ZeRO-3 what costs little.
+    Padded runs with ZeRO-2, because TRL 1.16 fails on such a head with ZeRO-3 ("Cannot partition a param in flight").
+    Packed recomputes whole layers in the backward pass with ZeRO-2, and only cheap parts with ZeRO-3.
     """
     untied = tmp_path / "untied"
     shutil.copytree(tiny_model, untied)
@@ -166,9 +166,7 @@ def test_both_engines_give_the_same_losses_on_two_ranks(launch: Launch, tiny_mod
     assert not torch.equal(model.lm_head.weight, AutoModelForCausalLM.from_pretrained(output_dir).lm_head.weight)
 
 
-def test_an_architecture_that_packed_cannot_compute_takes_padded_and_says_so_once(
-    launch: Launch, tiny_model, rows, tmp_path
-):
+def test_an_unsupported_architecture_uses_padded_and_prints_the_reason_once(launch: Launch, tiny_model, rows, tmp_path):
     falcon = tmp_path / "falcon"
     shutil.copytree(tiny_model, falcon)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -198,7 +196,7 @@ def test_one_rank_and_two_give_the_same_losses(launch: Launch, tiny_model, rows,
     assert losses[0][2] < LOG_2 - 1e-3
 
 
-def test_python_alone_takes_a_deepspeed_json(launch: Launch, tiny_model, rows, tmp_path):
+def test_python_without_a_launcher_accepts_a_deepspeed_json(launch: Launch, tiny_model, rows, tmp_path):
     done = launch(
         ["python"],
         *short_run(tiny_model, rows, tmp_path / "out"),
@@ -208,7 +206,7 @@ def test_python_alone_takes_a_deepspeed_json(launch: Launch, tiny_model, rows, t
     assert_whole(tmp_path / "out", tiny_model)
 
 
-def test_a_run_on_prepared_data_is_the_run_on_their_sources(launch: Launch, tiny_model, rows, tmp_path):
+def test_a_run_on_prepared_data_equals_the_run_on_its_sources(launch: Launch, tiny_model, rows, tmp_path):
     sources = short_run(tiny_model, rows, tmp_path / "from sources")
     data_flags = ["--datasets", f"triplets={rows}", "--validation_split", "0.25"]
     prepare = ["prepare", *data_flags, "--model_name_or_path", str(tiny_model), "--output", str(tmp_path / "prepared")]
@@ -220,7 +218,9 @@ def test_a_run_on_prepared_data_is_the_run_on_their_sources(launch: Launch, tiny
     assert train_losses(tmp_path / "from prepared") == train_losses(tmp_path / "from sources")
     resolved = yaml.safe_load((tmp_path / "from prepared" / "resolved_config.yaml").read_text())
     assert resolved["prepared"] == str(tmp_path / "prepared")
-    assert not {"datasets", "template", "max_length"} & resolved.keys(), "what the preparation decided"
+    assert not {"datasets", "template", "max_length"} & resolved.keys(), (
+        "flags that the preparation decided are not repeated"
+    )
     assert_whole(tmp_path / "from prepared", tiny_model)
 
 
@@ -236,7 +236,7 @@ def test_the_deepspeed_launcher_passes_on_a_user_error_once_with_exit_code_2(lau
 
 
 def test_a_scheduler_that_contradicts_the_number_of_steps_is_a_user_error(launch: Launch, tiny_model, rows, tmp_path):
-    """Known only once the steps are counted, which is after the models are loaded."""
+    """The contradiction shows only when the steps are counted, after the models are loaded."""
     config = json.loads((ROOT / "ds_configs/zero1.json").read_text())
     config["scheduler"] = {"type": "WarmupDecayLR", "params": {"total_num_steps": 77}}
     file = tmp_path / "scheduled.json"
@@ -247,14 +247,14 @@ def test_a_scheduler_that_contradicts_the_number_of_steps_is_a_user_error(launch
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_whose_only_step_has_rate_0_says_that_the_model_is_unchanged(launch: Launch, tiny_model, rows, tmp_path):
+def test_a_run_whose_only_step_has_rate_0_warns_that_the_model_is_unchanged(launch: Launch, tiny_model, rows, tmp_path):
     done = launch(["python"], *short_run(tiny_model, rows, tmp_path / "out"), "--max_steps", "1")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "warning: the model is unchanged" in done.stdout
 
 
 def read_wandb(file: Path) -> list[Any]:
-    """Records of an offline run file: LevelDB's log format behind a header of 7 bytes, in blocks of 32 KiB."""
+    """Read the records of an offline run file: a header of 7 bytes, then LevelDB's log format in blocks of 32 KiB."""
     from wandb.proto import wandb_internal_pb2
 
     content = file.read_bytes()
@@ -317,4 +317,4 @@ def test_a_run_resumed_from_its_checkpoint_ends_like_one_that_was_not_interrupte
         refused = launch(["python"], *flags, *changed, *again)
         assert refused.returncode == 2, refused.stderr[-3000:]
         assert said in refused.stderr and "Traceback" not in refused.stderr
-        assert (tmp_path / "out" / "model.safetensors").read_bytes() == before, "what is there stays there"
+        assert (tmp_path / "out" / "model.safetensors").read_bytes() == before, "the finished model is not changed"

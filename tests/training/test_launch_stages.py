@@ -32,7 +32,7 @@ def assert_close(one: Path, other: Path) -> None:
 
 
 def launch_fsdp(launch: Launch, *flags: str) -> None:
-    """A run on two CPU ranks that did shard the model, and said so."""
+    """Run with FSDP on two CPU ranks, and check that the model was sharded and that the run printed it."""
     command = ["accelerate", "launch", "--config_file", str(ROOT / "ds_configs/fsdp2.yaml"), "--num_processes", "2"]
     done = launch([*command, "--main_process_port", "29618"], *flags, script=TELL_SHARDS, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -41,7 +41,7 @@ def launch_fsdp(launch: Launch, *flags: str) -> None:
     assert counts[0] == counts[1] != "0"
 
 
-def test_fsdp2_gives_what_zero3_gives(launch: Launch, tiny_model, rows, tmp_path):
+def test_fsdp2_gives_the_same_model_as_zero3(launch: Launch, tiny_model, rows, tmp_path):
     zero3, fsdp = tmp_path / "zero3", tmp_path / "fsdp"
     done = launch(TWO_RANKS, *short_run(tiny_model, rows, zero3), *zero(3))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -52,7 +52,7 @@ def test_fsdp2_gives_what_zero3_gives(launch: Launch, tiny_model, rows, tmp_path
 
 
 @pytest.mark.parametrize("flags", [("--stage", "sft"), ("--lora_rank", "4")], ids=["sft", "lora"])
-def test_fsdp2_trains_as_one_process_does(flags, launch: Launch, tiny_model, rows, tmp_path):
+def test_fsdp2_trains_like_one_process(flags, launch: Launch, tiny_model, rows, tmp_path):
     one, fsdp = tmp_path / "one", tmp_path / "fsdp"
     flags = (*flags, "--learning_rate", "1e-2", "--gradient_checkpointing", "false")
     done = launch(["python"], *short_run(tiny_model, rows, one), *flags)
@@ -62,7 +62,7 @@ def test_fsdp2_trains_as_one_process_does(flags, launch: Launch, tiny_model, row
     assert train_losses(fsdp)[2] < train_losses(fsdp)[0] - 1e-3
 
 
-def test_sft_leaves_a_model_that_dpo_takes_by_its_path(launch: Launch, tiny_model, rows, tmp_path):
+def test_dpo_continues_from_the_output_dir_of_sft(launch: Launch, tiny_model, rows, tmp_path):
     sft, dpo = tmp_path / "sft", tmp_path / "dpo"
     fast = ["--learning_rate", "1e-2"]
     done = launch(TWO_RANKS, *short_run(tiny_model, rows, sft), "--stage", "sft", *fast, *zero(3))
@@ -78,7 +78,7 @@ def test_sft_leaves_a_model_that_dpo_takes_by_its_path(launch: Launch, tiny_mode
     assert train_losses(dpo)[0] == pytest.approx(LOG_2, abs=1e-4)
 
 
-def test_sft_does_not_depend_on_the_ranks(launch: Launch, tiny_model, rows, tmp_path):
+def test_sft_does_not_depend_on_the_number_of_ranks(launch: Launch, tiny_model, rows, tmp_path):
     losses = []
     for name, launcher in (("one", ["python"]), ("two", TWO_RANKS)):
         more = zero(2) if name == "two" else ()
@@ -88,7 +88,9 @@ def test_sft_does_not_depend_on_the_ranks(launch: Launch, tiny_model, rows, tmp_
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_an_adapter_trains_alike_at_every_zero_stage_and_goes_on(launch: Launch, tiny_model, rows, tmp_path):
+def test_an_adapter_trains_alike_at_every_zero_stage_and_can_be_trained_further(
+    launch: Launch, tiny_model, rows, tmp_path
+):
     lora = ["--lora_rank", "4", "--learning_rate", "1e-2"]
     losses = {}
     for stage in (0, 2, 3):

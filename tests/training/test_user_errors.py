@@ -1,4 +1,4 @@
-"""Bad input: a clear message, exit code 2, no traceback, nothing half-written."""
+"""Bad input gives a clear message and exit code 2, without a traceback or incomplete files."""
 
 import importlib.util
 import json
@@ -24,7 +24,7 @@ spec.loader.exec_module(main_script)
 
 @pytest.fixture
 def fail(tiny_model, rows, tmp_path, monkeypatch, capsys):
-    """Runs main.py with bad flags, checks how it ends, and returns what it said."""
+    """Run main.py with bad flags, check how it ends, and return its error message."""
 
     def run(*flags: str) -> str:
         monkeypatch.setenv("DPO_CACHE", str(tmp_path / "cache"))
@@ -35,10 +35,10 @@ def fail(tiny_model, rows, tmp_path, monkeypatch, capsys):
         assert main_script.main(sys.argv[1:]) == 2
         written = [path for path in tmp_path.rglob("*") if path not in before and "cache" not in str(path)]
         assert written == []
-        assert not list((tmp_path / "cache").rglob(".*")), "no half of a preparation is kept"
+        assert not list((tmp_path / "cache").rglob(".*")), "an incomplete preparation is not kept"
         said = capsys.readouterr().err
         parts = [part.lstrip() for part in re.split(r"[\r\n]", said)]
-        assert any(part.startswith("error: ") for part in parts), "behind progress bars at most"
+        assert any(part.startswith("error: ") for part in parts), "only progress bars may come before it"
         assert "Traceback" not in said
         return said
 
@@ -63,7 +63,7 @@ def test_a_missing_file(fail, tmp_path):
     assert "there is no file or folder" in fail("--datasets", f"triplets={tmp_path}/none.jsonl")
 
 
-def test_a_file_that_is_no_json_names_the_line(fail, tmp_path):
+def test_invalid_json_names_the_line(fail, tmp_path):
     file = tmp_path / "bad.jsonl"
     file.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n{"prompt": "a", \n')
     assert "bad.jsonl, line 2" in fail("--datasets", f"triplets={file}")
@@ -116,7 +116,7 @@ def test_a_folder_with_a_tokenizer_and_no_model(fail, tiny_model, tmp_path):
     assert "cannot be loaded" in fail("--model_name_or_path", str(folder))
 
 
-def test_an_output_dir_that_holds_a_finished_run(fail, tmp_path):
+def test_an_output_dir_that_contains_a_finished_run(fail, tmp_path):
     done = tmp_path / "done"
     done.mkdir()
     (done / "train_results.json").write_text("{}")
@@ -132,7 +132,7 @@ def test_a_folder_that_cannot_be_made(fail, flag, tmp_path):
 
 @pytest.fixture
 def copied(tiny_model, tmp_path):
-    """A copy of the tiny model, whose configuration says something else too."""
+    """Copy the tiny model and change values of its configuration."""
 
     def copy(**values: object) -> str:
         folder = shutil.copytree(tiny_model, tmp_path / "copied")
@@ -144,7 +144,7 @@ def copied(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["dpo", "sft"])
-def test_what_packed_alone_reads_where_the_model_makes_the_run_padded(fail, copied, stage):
+def test_a_flag_of_the_packed_engine_with_a_model_that_needs_padded(fail, copied, stage):
     flags = ("--stage", stage, "--max_tokens_per_micro_batch", "1000")
     said = fail("--model_name_or_path", copied(attention_dropout=0.1), *flags)
     assert "--max_tokens_per_micro_batch is only read by --engine packed, and this run is padded because" in said
@@ -153,7 +153,7 @@ def test_what_packed_alone_reads_where_the_model_makes_the_run_padded(fail, copi
 
 @pytest.fixture
 def adapter(tiny_model, tmp_path):
-    """An adapter on the tiny model, in a folder of its own."""
+    """Save an adapter on the tiny model."""
 
     def save(**options: Any) -> Path:
         model = AutoModelForCausalLM.from_pretrained(tiny_model)
@@ -200,7 +200,7 @@ def test_a_loss_of_experts_that_the_model_does_not_have(fail):
     assert "--router_aux_loss_coef 0.01: LlamaForCausalLM has no experts" in said
 
 
-def test_flash_attention_that_is_not_there(fail):
+def test_flash_attention_that_is_not_installed(fail):
     assert "requirements-gpu.txt" in fail("--attn_implementation", "flash_attention_2")
 
 

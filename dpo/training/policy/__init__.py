@@ -1,1 +1,1 @@
-"""The model that is trained: loading it, and its LoRA adapter."""
+"""The policy, the model that is trained: loading it, and its LoRA adapter."""

@@ -1,4 +1,4 @@
-"""Loading the policy, its reference and the tokenizer that is saved with them."""
+"""Loads the policy, the reference model, and the tokenizer that is saved with the policy."""
 
 __all__ = ["load_model", "load_tokenizer_for", "stop_at"]
 
@@ -15,7 +15,7 @@ from dpo.training.policy.lora import quantization
 from dpo.training.settings.resolving import TrainingConfig
 
 NUM_CHECKED_PAIRS = 8
-"""Pairs whose prompt ids are compared with transformers' own."""
+"""Number of pairs whose prompt ids are compared with those of transformers' tokenizer."""
 
 
 def load_model(
@@ -26,19 +26,19 @@ def load_model(
     *,
     is_reference: bool = False,
 ) -> PreTrainedModel | PeftModel:
-    """A causal language model with the run's dtype and attention, its embeddings large enough for the tokenizer.
+    """Load a causal language model with the run's dtype and attention, and resize its embeddings for the tokenizer.
 
-    Loading the same model twice gives the same weights, new embedding rows included.
+    Loading the same model twice gives the same weights, including new embedding rows.
 
     Args:
         located: The model, or an adapter on one.
         config: The run's flags.
-        tokenizer: The run's.
-        added_tokens: Control tokens that the model lacked.
-        is_reference: Whether an adapter stays as it is.
+        tokenizer: The run's tokenizer.
+        added_tokens: Control tokens that were added because the model lacks them.
+        is_reference: Whether to load the reference model, whose adapter is not trained.
 
     Raises:
-        ModelError: if it cannot be loaded.
+        ModelError: if the model cannot be loaded.
     """
 
     def load(attention: str | None) -> PreTrainedModel | PeftModel:
@@ -58,12 +58,13 @@ def load_model(
     try:
         loaded = load(config.attention)
     except ModelError as error:
-        # An architecture without flash attention. Where it was our choice, transformers makes another.
+        # The architecture does not support flash attention. If the user did not ask for it, let transformers choose.
         if config.attn_implementation != "auto" or "attention" not in str(error).lower():
             raise
         loaded = load(None)
     if added_tokens and len(tokenizer) > loaded.get_input_embeddings().num_embeddings:
-        set_seed(config.seed)  # new rows are drawn from the others' distribution, the same for policy and reference
+        # New rows are drawn from the distribution of the others, and must be the same for policy and reference.
+        set_seed(config.seed)
         loaded.resize_token_embeddings(len(tokenizer))
     return loaded
 
@@ -71,10 +72,15 @@ def load_model(
 def load_tokenizer_for(
     located: LocatedModel, config: TrainingConfig, prepared: PreparedData
 ) -> PreTrainedTokenizerBase:
-    """Transformers' tokenizer of a model, with the template that rendered the pairs.
+    """Load transformers' tokenizer of a model, and give it the template that rendered the pairs.
+
+    Args:
+        located: The model.
+        config: The run's flags.
+        prepared: The run's data.
 
     Raises:
-        TokenizerError: if it would give a prompt other ids than those that were prepared.
+        TokenizerError: if it encodes a prompt differently from the prepared pairs.
     """
     tokenizer = load_chat_tokenizer(located, trust_remote_code=config.trust_remote_code)
     if prepared.added_tokens:
@@ -87,15 +93,15 @@ def load_tokenizer_for(
         if ids != pair["prompt_ids"]:
             place = next((i for i, (a, b) in enumerate(zip(ids, pair["prompt_ids"], strict=False)) if a != b), -1)
             raise TokenizerError(
-                f"{pair['source']}, row {pair['row']}: transformers' tokenizer gives the prompt other ids than "
-                f"tokenizer.json, from token {place} on.\n"
-                "  Inference would not see what training saw. Save the tokenizer anew with save_pretrained."
+                f"{pair['source']}, row {pair['row']}: transformers' tokenizer and tokenizer.json encode the prompt "
+                f"differently, from token {place} on.\n"
+                "  Training and inference would see different token ids. Save the tokenizer again with save_pretrained."
             )
     return tokenizer
 
 
 def stop_at(model: PreTrainedModel | PeftModel, token_id: int) -> None:
-    """Make the saved model's generation end at the token it was trained to end with."""
+    """Set the end token of generation, so that the saved model stops where it was trained to stop."""
     generation = model.generation_config
     assert generation is not None
     known = generation.eos_token_id

@@ -1,1 +1,1 @@
-"""The trainers of both engines, and how one is built from a run's settings."""
+"""The trainers of both engines, and the code that builds one from a run's settings."""
