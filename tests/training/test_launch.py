@@ -306,7 +306,7 @@ def test_a_run_resumed_from_its_checkpoint_ends_like_one_that_was_not_interrupte
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert train_losses(tmp_path / "again") == pytest.approx(expected, abs=1e-5)
     before = (tmp_path / "out" / "model.safetensors").read_bytes()
-    for changed, said in (
+    for changed, message in (
         (["--validation_split", "0.5"], "rows: 18 of hash"),
         (
             ["--max_steps", "2"],
@@ -316,5 +316,5 @@ def test_a_run_resumed_from_its_checkpoint_ends_like_one_that_was_not_interrupte
         again = ["--overwrite_output_dir", "--resume_from_checkpoint", str(checkpoint)]
         refused = launch(["python"], *flags, *changed, *again)
         assert refused.returncode == 2, refused.stderr[-3000:]
-        assert said in refused.stderr and "Traceback" not in refused.stderr
+        assert message in refused.stderr and "Traceback" not in refused.stderr
         assert (tmp_path / "out" / "model.safetensors").read_bytes() == before, "the finished model is not changed"

@@ -36,23 +36,25 @@ def fail(tiny_model, rows, tmp_path, monkeypatch, capsys):
         written = [path for path in tmp_path.rglob("*") if path not in before and "cache" not in str(path)]
         assert written == []
         assert not list((tmp_path / "cache").rglob(".*")), "an incomplete preparation is not kept"
-        said = capsys.readouterr().err
-        parts = [part.lstrip() for part in re.split(r"[\r\n]", said)]
+        message = capsys.readouterr().err
+        parts = [part.lstrip() for part in re.split(r"[\r\n]", message)]
         assert any(part.startswith("error: ") for part in parts), "only progress bars may come before it"
-        assert "Traceback" not in said
-        return said
+        assert "Traceback" not in message
+        return message
 
     return run
 
 
 def test_an_unknown_adapter(fail):
-    said = fail("--datasets", "nectarine")
-    assert "unknown adapter 'nectarine'. Did you mean nectar?" in said and "orca_dpo_pairs" in said
+    message = fail("--datasets", "nectarine")
+    assert "unknown adapter 'nectarine'. Did you mean nectar?" in message and "orca_dpo_pairs" in message
 
 
 def test_an_unknown_template(fail):
-    said = fail("--template", "chatlm")
-    assert "unknown template 'chatlm'" in said and "chatml, hh, llama3, mistral, model, neural_chat, zephyr" in said
+    message = fail("--template", "chatlm")
+    assert (
+        "unknown template 'chatlm'" in message and "chatml, hh, llama3, mistral, model, neural_chat, zephyr" in message
+    )
 
 
 def test_an_unknown_flag(fail):
@@ -72,13 +74,13 @@ def test_invalid_json_names_the_line(fail, tmp_path):
 def test_a_source_without_the_adapters_columns(fail, tmp_path):
     file = tmp_path / "other.jsonl"
     file.write_text(json.dumps({"question": "a", "answer": "b"}))
-    said = fail("--datasets", f"triplets={file}")
-    assert "Expected by the adapter 'triplets': chosen, rejected" in said and "Found: answer, question" in said
+    message = fail("--datasets", f"triplets={file}")
+    assert "Expected by the adapter 'triplets': chosen, rejected" in message and "Found: answer, question" in message
 
 
 def test_a_tokenizer_without_the_templates_control_tokens(fail):
-    said = fail("--template", "llama3")
-    assert "<|eot_id|>" in said and "--add_control_tokens" in said
+    message = fail("--template", "llama3")
+    assert "<|eot_id|>" in message and "--add_control_tokens" in message
 
 
 def test_a_template_model_that_the_tokenizer_does_not_have(fail):
@@ -86,21 +88,21 @@ def test_a_template_model_that_the_tokenizer_does_not_have(fail):
 
 
 def test_a_prompt_bound_above_the_whole_bound(fail):
-    said = fail("--max_prompt_length", "300", "--max_length", "200")
-    assert "--max_prompt_length 300 is above --max_length 200" in said
+    message = fail("--max_prompt_length", "300", "--max_length", "200")
+    assert "--max_prompt_length 300 is above --max_length 200" in message
 
 
 def test_nothing_kept_shows_the_table(fail):
-    said = fail("--max_length", "3")
-    assert "24 too_long" in said and "kept" in said
+    message = fail("--max_length", "3")
+    assert "24 too_long" in message and "kept" in message
 
 
 def test_a_hub_that_cannot_be_reached(fail, monkeypatch):
     import datasets.config
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    said = fail("--datasets", "nectar")
-    assert "berkeley-nest/Nectar" in said and "ADAPTER=path/to/rows.jsonl" in said
+    message = fail("--datasets", "nectar")
+    assert "berkeley-nest/Nectar" in message and "ADAPTER=path/to/rows.jsonl" in message
 
 
 def test_a_model_folder_that_is_missing(fail, tmp_path):
@@ -146,9 +148,9 @@ def copied(tiny_model, tmp_path):
 @pytest.mark.parametrize("stage", ["dpo", "sft"])
 def test_a_flag_of_the_packed_engine_with_a_model_that_needs_padded(fail, copied, stage):
     flags = ("--stage", stage, "--max_tokens_per_micro_batch", "1000")
-    said = fail("--model_name_or_path", copied(attention_dropout=0.1), *flags)
-    assert "--max_tokens_per_micro_batch is only read by --engine packed, and this run is padded because" in said
-    assert "because the model has attention dropout.\n  Leave it out" in said
+    message = fail("--model_name_or_path", copied(attention_dropout=0.1), *flags)
+    assert "--max_tokens_per_micro_batch is only read by --engine packed, and this run is padded because" in message
+    assert "because the model has attention dropout.\n  Leave it out" in message
 
 
 @pytest.fixture
@@ -166,14 +168,14 @@ def adapter(tiny_model, tmp_path):
 
 @pytest.mark.parametrize("stage", ["dpo", "sft"])
 def test_an_adapter_on_the_head_can_be_merged(fail, adapter, stage):
-    said = fail("--model_name_or_path", str(adapter(target_modules=["lm_head"])), "--stage", stage)
-    assert "is an adapter that covers the head" in said and "dpo merge" in said
+    message = fail("--model_name_or_path", str(adapter(target_modules=["lm_head"])), "--stage", stage)
+    assert "is an adapter that covers the head" in message and "dpo merge" in message
 
 
 def test_an_adapter_that_the_libraries_refuse_can_be_merged(fail, adapter):
-    said = fail("--model_name_or_path", str(adapter(bias="all")))
-    assert "LlamaForCausalLM cannot be trained with these flags: " in said
-    assert "supports only 1 adapter with bias" in said and "dpo merge" in said
+    message = fail("--model_name_or_path", str(adapter(bias="all")))
+    assert "LlamaForCausalLM cannot be trained with these flags: " in message
+    assert "supports only 1 adapter with bias" in message and "dpo merge" in message
 
 
 def test_an_adapter_without_its_weights(fail, adapter):
@@ -191,13 +193,13 @@ def test_an_adapter_without_its_kind(fail, adapter):
 
 
 def test_an_adapters_reference_cannot_follow_it(fail, adapter):
-    said = fail("--model_name_or_path", str(adapter()), "--sync_ref_model")
-    assert "--sync_ref_model moves a reference model" in said
+    message = fail("--model_name_or_path", str(adapter()), "--sync_ref_model")
+    assert "--sync_ref_model moves a reference model" in message
 
 
 def test_a_loss_of_experts_that_the_model_does_not_have(fail):
-    said = fail("--router_aux_loss_coef", "0.01")
-    assert "--router_aux_loss_coef 0.01: LlamaForCausalLM has no experts" in said
+    message = fail("--router_aux_loss_coef", "0.01")
+    assert "--router_aux_loss_coef 0.01: LlamaForCausalLM has no experts" in message
 
 
 def test_flash_attention_that_is_not_installed(fail):

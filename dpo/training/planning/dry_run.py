@@ -92,8 +92,7 @@ def tokenizer_and_size(config: Plan) -> tuple[Tokenizer | None, ModelSize | None
             raise
         config.notes.append(
             f"stand-in: {located.base} cannot be downloaded; four characters count as one token, and the model size is "
-            "unknown."
-            f"{similar_path(located.base)}"
+            f"unknown.{similar_path(located.base)}"
         )
         return None, None
 

@@ -11,21 +11,21 @@ from dpo.commands.train import run
 from dpo.errors import ConfigError, DPOError
 from tests.builders import ROOT
 
-Say = Callable[..., str]
+DryRun = Callable[..., str]
 
 
 @pytest.fixture
-def say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Say:
+def dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> DryRun:
     """Run main.py --dry_run, check that it writes nothing, and return what it printed."""
 
-    def dry_run(*flags: str) -> str:
+    def run_main(*flags: str) -> str:
         before = sorted(tmp_path.rglob("*"))
         run([*flags, "--dry_run"])
         assert sorted(tmp_path.rglob("*")) == before
         assert not torch.distributed.is_initialized()
         return capsys.readouterr().out
 
-    return dry_run
+    return run_main
 
 
 @pytest.fixture
@@ -43,63 +43,67 @@ def write_recipe(tmp_path: Path, text: str) -> list[str]:
 
 
 def test_a_run_is_described_from_its_model_to_its_output(
-    say: Say, flags: list[str], tiny_model: Path, tmp_path: Path
+    dry_run: DryRun, flags: list[str], tiny_model: Path, tmp_path: Path
 ) -> None:
-    said = say(*flags, "--global_batch_size", "8", "--per_device_train_batch_size", "2", "--num_train_epochs", "2")
-    assert f"model: {tiny_model}, LlamaForCausalLM with " in said
-    assert "global batch size: 8 pairs = 2 per device x 1 device(s) x 4 accumulation step(s)" in said
-    assert "loss: sigmoid, beta 0.1" in said
-    assert "  24    24  none" in said, "the data report"
-    assert "epoch: about 18 pairs, 3 steps; run: 6 steps" in said
-    assert "memory per device, without DeepSpeed, 1 device(s):" in said
-    assert said.rstrip().endswith(f"output_dir: {tmp_path / 'out'}")
-    assert "stand-in" not in said
+    printed = dry_run(
+        *flags, "--global_batch_size", "8", "--per_device_train_batch_size", "2", "--num_train_epochs", "2"
+    )
+    assert f"model: {tiny_model}, LlamaForCausalLM with " in printed
+    assert "global batch size: 8 pairs = 2 per device x 1 device(s) x 4 accumulation step(s)" in printed
+    assert "loss: sigmoid, beta 0.1" in printed
+    assert "  24    24  none" in printed, "the data report"
+    assert "epoch: about 18 pairs, 3 steps; run: 6 steps" in printed
+    assert "memory per device, without DeepSpeed, 1 device(s):" in printed
+    assert printed.rstrip().endswith(f"output_dir: {tmp_path / 'out'}")
+    assert "stand-in" not in printed
 
 
-def test_a_step_counts_each_prompt_once_or_twice_without_sharing(say: Say, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_step_counts_each_prompt_once_or_twice_without_sharing(
+    dry_run: DryRun, tiny_model: Path, tmp_path: Path
+) -> None:
     """One pair of 10 + 2 + 3 characters between control tokens, eight times a step."""
     file = tmp_path / "one.jsonl"
     file.write_text(json.dumps({"prompt": "zq", "chosen": "x", "rejected": "yy"}))
-    said = say(
+    printed = dry_run(
         *("--datasets", f"triplets={file}", "--model_name_or_path", str(tiny_model)),
         *("--output_dir", str(tmp_path / "out"), "--global_batch_size", "8"),
     )
-    (line,) = [line for line in said.splitlines() if line.startswith("whole")]
+    (line,) = [line for line in printed.splitlines() if line.startswith("whole")]
     lengths = {
         row.split()[0]: int(row.split()[-1])
-        for row in said.splitlines()
+        for row in printed.splitlines()
         if row.startswith(("prompt", "chosen", "rejected"))
     }
     assert (lengths["chosen"], lengths["rejected"]) == (2, 3)
     shared = 8 * (lengths["prompt"] + 5)
     unshared = shared + 8 * lengths["prompt"]
-    assert f"optimizer step: about {shared:,} tokens with shared prompts, {unshared:,} without sharing" in said
+    assert f"optimizer step: about {shared:,} tokens with shared prompts, {unshared:,} without sharing" in printed
     assert int(line.split()[-1]) == lengths["prompt"] + 3
 
 
-def test_a_plan_for_devices_that_this_machine_does_not_have(say: Say, flags: list[str]) -> None:
+def test_a_plan_for_devices_that_this_machine_does_not_have(dry_run: DryRun, flags: list[str]) -> None:
     zero = str(ROOT / "ds_configs/zero3.json")
-    said = say(*flags, "--num_devices", "4", "--deepspeed", zero, "--bf16", "--global_batch_size", "16")
-    assert "16 pairs = 4 per device x 4 device(s) x 1 accumulation step(s)" in said
-    assert "bfloat16 weights, bfloat16 compute" in said and "ZeRO stage: 3" in said
-    assert "memory per device, with ZeRO-3, 4 device(s):" in said
-    assert "= 12 bytes x" in said and "/ 4 devices" in said
+    printed = dry_run(*flags, "--num_devices", "4", "--deepspeed", zero, "--bf16", "--global_batch_size", "16")
+    assert "16 pairs = 4 per device x 4 device(s) x 1 accumulation step(s)" in printed
+    assert "bfloat16 weights, bfloat16 compute" in printed and "ZeRO stage: 3" in printed
+    assert "memory per device, with ZeRO-3, 4 device(s):" in printed
+    assert "= 12 bytes x" in printed and "/ 4 devices" in printed
 
 
 def test_a_launcher_s_number_of_devices_is_used_and_its_other_ranks_print_nothing(
-    say: Say, flags: list[str], monkeypatch: pytest.MonkeyPatch
+    dry_run: DryRun, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    assert "x 2 device(s) x" in say(*flags)
+    assert "x 2 device(s) x" in dry_run(*flags)
     monkeypatch.setenv("RANK", "1")
-    assert say(*flags) == ""
+    assert dry_run(*flags) == ""
 
 
-def test_a_token_limit_gives_more_micro_batches(say: Say, flags: list[str]) -> None:
-    few = say(*flags, "--global_batch_size", "8", "--per_device_train_batch_size", "8")
+def test_a_token_limit_gives_more_micro_batches(dry_run: DryRun, flags: list[str]) -> None:
+    few = dry_run(*flags, "--global_batch_size", "8", "--per_device_train_batch_size", "8")
     assert "micro-batches per step: 1 on each of 1 device(s)" in few
-    more = say(
+    more = dry_run(
         *flags, "--global_batch_size", "8", "--per_device_train_batch_size", "8", "--max_tokens_per_micro_batch", "300"
     )
     assert "micro-batches per step:" in more and "micro-batches per step: 1 on each" not in more
@@ -107,19 +111,19 @@ def test_a_token_limit_gives_more_micro_batches(say: Say, flags: list[str]) -> N
         run([*flags, "--dry_run", "--max_tokens_per_micro_batch", "5"])
 
 
-def test_flags_that_compare_pairs_are_listed_as_not_applied(say: Say, flags: list[str]) -> None:
-    said = say(*flags, "--drop_duplicates", "exact", "--max_pairs_per_prompt", "3")
-    assert "not applied here, because all rows are needed: --drop_duplicates, --max_pairs_per_prompt" in said
+def test_flags_that_compare_pairs_are_listed_as_not_applied(dry_run: DryRun, flags: list[str]) -> None:
+    printed = dry_run(*flags, "--drop_duplicates", "exact", "--max_pairs_per_prompt", "3")
+    assert "not applied here, because all rows are needed: --drop_duplicates, --max_pairs_per_prompt" in printed
 
 
-def test_a_sample_of_which_nothing_is_kept_is_a_warning(say: Say, flags: list[str]) -> None:
-    assert "warning: none of these rows is kept" in say(*flags, "--max_length", "3")
+def test_a_sample_of_which_nothing_is_kept_is_a_warning(dry_run: DryRun, flags: list[str]) -> None:
+    assert "warning: none of these rows is kept" in dry_run(*flags, "--max_length", "3")
 
 
-def test_a_finished_run_is_not_replaced(say: Say, flags: list[str], tmp_path: Path) -> None:
+def test_a_finished_run_is_not_replaced(dry_run: DryRun, flags: list[str], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "train_results.json").write_text("{}")
-    assert f"output_dir: {tmp_path / 'out'} already contains a finished run" in say(*flags)
+    assert f"output_dir: {tmp_path / 'out'} already contains a finished run" in dry_run(*flags)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +159,7 @@ def test_num_devices_needs_a_dry_run(flags: list[str]) -> None:
 
 class TestRecipes:
     def test_all_stages_are_described_in_order_each_from_the_model_of_the_one_before(
-        self, say: Say, tiny_model: Path, rows: Path, tmp_path: Path
+        self, dry_run: DryRun, tiny_model: Path, rows: Path, tmp_path: Path
     ) -> None:
         recipe = write_recipe(
             tmp_path,
@@ -164,24 +168,24 @@ class TestRecipes:
             f"  - merge: {{model: {tiny_model}, adapter: {tmp_path}/one, output: {tmp_path}/merged}}\n"
             f"  - dpo: {{name: again, model_name_or_path: {tmp_path}/merged, output_dir: {tmp_path}/two}}\n",
         )
-        said = say(*recipe)
-        stages = [line for line in said.splitlines() if line.startswith("== ")]
+        printed = dry_run(*recipe)
+        stages = [line for line in printed.splitlines() if line.startswith("== ")]
         assert stages == [
             f"== {name}: stage {number} of 3 in {tmp_path}/recipe.yaml"
             for number, name in enumerate(("dpo", "merge", "again"), 1)
         ]
-        assert "would run: dpo merge --model" in said
-        assert said.count("stand-in") == 1
+        assert "would run: dpo merge --model" in printed
+        assert printed.count("stand-in") == 1
         stand_in = (
             f"{tmp_path}/merged does not exist yet; the plan uses the configuration and tokenizer of {tiny_model}"
         )
-        assert f"stand-in: {stand_in}" in said
-        assert said.count("  24    24  none") == 4, "two stages, each with its source and the total"
-        only = say(*recipe, "--stage", "again")
+        assert f"stand-in: {stand_in}" in printed
+        assert printed.count("  24    24  none") == 4, "two stages, each with its source and the total"
+        only = dry_run(*recipe, "--stage", "again")
         assert only.count("== ") == 1 and "stage 3 of 3" in only
 
     def test_training_continues_an_adapter_of_an_earlier_stage_until_it_is_merged(
-        self, say: Say, tiny_model: Path, rows: Path, tmp_path: Path
+        self, dry_run: DryRun, tiny_model: Path, rows: Path, tmp_path: Path
     ) -> None:
         recipe = write_recipe(
             tmp_path,
@@ -192,7 +196,7 @@ class TestRecipes:
             f"  - merge: {{adapter: {tmp_path}/two, output: {tmp_path}/merged}}\n"
             f"  - dpo: {{name: whole, output_dir: {tmp_path}/three, model_name_or_path: {tmp_path}/merged}}\n",
         )
-        sft, dpo, more, merge, whole = say(*recipe).split("\n== ")[1:]
+        sft, dpo, more, merge, whole = dry_run(*recipe).split("\n== ")[1:]
         (trained,) = [line for line in sft.splitlines() if line.startswith("  optimizer")]
         assert "learning rate: 0.0002" in sft and "training an adapter with" in sft
         for stage in (dpo, more):
@@ -214,7 +218,7 @@ class TestRecipes:
             run([*recipe, "--dry_run"])
 
     def test_an_adapter_can_use_control_tokens_that_an_earlier_stage_adds(
-        self, say: Say, tiny_model: Path, rows: Path, tmp_path: Path
+        self, dry_run: DryRun, tiny_model: Path, rows: Path, tmp_path: Path
     ) -> None:
         recipe = write_recipe(
             tmp_path,
@@ -223,26 +227,28 @@ class TestRecipes:
             f"  - sft: {{output_dir: {tmp_path}/sft}}\n"
             f"  - dpo: {{output_dir: {tmp_path}/dpo, model_name_or_path: {tmp_path}/sft, lora_rank: 4}}\n",
         )
-        assert "training an adapter with" in say(*recipe)
+        assert "training an adapter with" in dry_run(*recipe)
 
     def test_the_command_line_overrides_every_stage(
-        self, say: Say, tiny_model: Path, rows: Path, tmp_path: Path
+        self, dry_run: DryRun, tiny_model: Path, rows: Path, tmp_path: Path
     ) -> None:
         recipe = write_recipe(
             tmp_path,
             f"model_name_or_path: {tiny_model}\ndatasets: ['triplets={rows}']\nbeta: 0.3\nstages:\n"
             f"  - dpo: {{output_dir: {tmp_path}/one}}\n  - dpo: {{name: b, output_dir: {tmp_path}/two, beta: 0.4}}\n",
         )
-        assert say(*recipe, "--beta", "0.7").count("beta 0.7") == 2
+        assert dry_run(*recipe, "--beta", "0.7").count("beta 0.7") == 2
 
-    def test_a_model_that_cannot_be_downloaded_has_a_stand_in(self, say: Say, rows: Path, tmp_path: Path) -> None:
-        said = say(
+    def test_a_model_that_cannot_be_downloaded_has_a_stand_in(
+        self, dry_run: DryRun, rows: Path, tmp_path: Path
+    ) -> None:
+        printed = dry_run(
             *("--datasets", f"triplets={rows}", "--model_name_or_path", "org/model"),
             *("--output_dir", str(tmp_path / "out"), "--template", "model"),
         )
-        assert "stand-in: org/model cannot be downloaded; four characters count as one token" in said
-        assert "memory per device" not in said
-        assert "optimizer step: about" in said
+        assert "stand-in: org/model cannot be downloaded; four characters count as one token" in printed
+        assert "memory per device" not in printed
+        assert "optimizer step: about" in printed
 
     def test_a_folder_that_no_stage_makes_is_an_error(self, rows: Path, tmp_path: Path) -> None:
         with pytest.raises(DPOError, match="there is no such folder"):
