@@ -53,8 +53,8 @@ def micro_batches_for(
     longest = int(np.argmax(tokens))
     if tokens[longest] > limit:
         raise ConfigError(
-            f"--max_tokens_per_micro_batch {limit}: {name(longest)} alone has {tokens[longest]} tokens, its prompt "
-            "once and both answers.\n  Raise the bound to that number, or lower --max_length."
+            f"--max_tokens_per_micro_batch {limit}: {name(longest)} has {tokens[longest]} tokens, which is above the "
+            f"limit.\n  Pass --max_tokens_per_micro_batch {tokens[longest]} or more, or lower --max_length."
         )
     for step in steps:
         lengths = [tokens[pair] for pair in step]
