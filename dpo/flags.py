@@ -25,6 +25,7 @@ from pydantic import BaseModel, ValidationError
 
 from dpo.errors import ConfigError, unknown_name
 from dpo.folders import similar_path
+from dpo.shipped import find_file
 
 Fields = TypeVar("Fields", bound=BaseModel)
 
@@ -138,7 +139,7 @@ def read_yaml(file: Path) -> dict[Any, Any]:
         ConfigError: if the file is missing, is not valid YAML, or is not a mapping.
     """
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), UniqueKeys)
+        content = yaml.load(find_file(file).read_text(encoding="utf-8"), UniqueKeys)
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}.{similar_path(file)}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

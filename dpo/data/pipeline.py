@@ -33,6 +33,7 @@ from dpo.data.report import DataReport, SourceReport
 from dpo.data.workers import Workers
 from dpo.errors import ConfigError, DataError
 from dpo.records import Preference
+from dpo.shipped import find_file
 
 MADE_BY_PREPARE = ("data_report.json", "manifest.json")
 """Files that every preparation contains: the data report, and a manifest of what the pairs were made from."""
@@ -147,7 +148,7 @@ def prepare(config: DataConfig, tokenizer: Tokenizer, *, progress: bool = True) 
         "code": code_fingerprint(sources + eval_sources),
         "config": config.model_dump(mode="json", exclude={"num_proc"}),
         "decontaminate": [
-            hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest() for file in config.decontaminate
+            hashlib.sha256(find_file(Path(file).expanduser()).read_bytes()).hexdigest() for file in config.decontaminate
         ],
         "sources": [source.fingerprint() for source in [*sources, *eval_sources]],
         "template": encoder.template.source,

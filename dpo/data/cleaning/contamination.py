@@ -10,6 +10,7 @@ from dpo.data.cleaning.words import runs_of, words
 from dpo.data.reading.files import FORMATS, read_files
 from dpo.errors import ConfigError, SourceError
 from dpo.records import Drop, Preference
+from dpo.shipped import find_file
 
 RUN_WORDS = 13
 """Consecutive words that two texts rarely share by chance (Brown et al. 2020, arXiv:2005.14165, appendix C)."""
@@ -35,7 +36,7 @@ class Contamination:
             ConfigError: if a file is missing or in an unknown format.
             SourceError: if a file cannot be read or contains no prompt.
         """
-        return cls(prompt for file in files for prompt in read_prompts(Path(file).expanduser()))
+        return cls(prompt for file in files for prompt in read_prompts(find_file(Path(file).expanduser())))
 
     def check(self, preference: Preference) -> Drop | None:
         """Drop a pair if a user or system turn of its prompt contains one of the texts."""

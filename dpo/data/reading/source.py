@@ -16,6 +16,7 @@ from dpo.data.reading.files import FORMATS
 from dpo.data.reading.hub import load_hub_dataset
 from dpo.errors import SourceError
 from dpo.folders import files_fingerprint, find_output, similar_path
+from dpo.shipped import find_file
 
 SAMPLING_BLOCK = 100
 """Number of rows in a block. A fraction takes exactly its share of every full block."""
@@ -98,8 +99,8 @@ def parse_source(spec: str, adapter_files: tuple[Path, ...] = ()) -> Source:
             spec=spec, adapter=adapter, hub_id=adapter.hub_id, split=split or adapter.split, fraction=fraction
         )
     adapter = get_adapter(name, adapter_files)
-    if location and Path(location).exists():
-        return Source(spec=spec, adapter=adapter, files=list_files(Path(location)), fraction=fraction)
+    if location and (path := find_file(Path(location))).exists():
+        return Source(spec=spec, adapter=adapter, files=list_files(path), fraction=fraction)
     folder, _, split = location.rpartition(":")
     if folder and Path(folder).is_dir():
         return Source(spec=spec, adapter=adapter, files=list_files(Path(folder), split), fraction=fraction)

@@ -17,12 +17,11 @@ import jinja2.ext
 import jinja2.nodes
 import jinja2.sandbox
 
+from dpo import shipped
 from dpo.errors import TemplateError, unknown_name
 from dpo.records import Message
 
-PACKAGE = Path(__file__).resolve().parents[2]
-# In a checkout, templates/ is at the top, where users look for it. In an installed package, it is inside the package.
-TEMPLATES = PACKAGE / "templates" if (PACKAGE / "templates").is_dir() else PACKAGE.parent / "templates"
+TEMPLATES = shipped.ROOT / "templates"
 DECLARATION = re.compile(r"\{#-?\s*(control_tokens|text_markers):(.*?)-?#\}", re.DOTALL)
 DECLARED = re.compile(r'"[^"]+"|\S+')
 """A literal in a declaration: a word, or text in quotes with \\n for a line break."""
@@ -149,8 +148,8 @@ def load_template(
         source = own
     elif name in list_templates():
         source = read_template(list_templates()[name])
-    elif Path(name).is_file():
-        source = read_template(Path(name))
+    elif (file := shipped.find_file(Path(name))).is_file():
+        source = read_template(file)
     else:
         raise TemplateError(
             unknown_name("template", name, [*list_templates(), "model"]) + ", or a path to a .jinja file"

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from dpo.errors import ConfigError, unknown_name
 from dpo.folders import similar_path
+from dpo.shipped import find_file
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -64,7 +65,7 @@ def load_deepspeed_config(file: Path | str) -> dict[str, Any]:
     """
     try:
         is_text = str(file).startswith("{")
-        config = json.loads(str(file) if is_text else Path(file).read_text(encoding="utf-8"))
+        config = json.loads(str(file) if is_text else find_file(Path(file)).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"--deepspeed {file}: cannot be read: {error.strerror}.{similar_path(file)}") from error
     except ValueError as error:
