@@ -189,7 +189,7 @@ def test_an_adapter_without_its_kind(fail, adapter):
     config = json.loads((folder / "adapter_config.json").read_text())
     del config["peft_type"]
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    assert "adapter_config.json has 'peft_type' missing" in fail("--model_name_or_path", str(folder))
+    assert "'peft_type' is missing from adapter_config.json" in fail("--model_name_or_path", str(folder))
 
 
 def test_an_adapters_reference_cannot_follow_it(fail, adapter):
