@@ -173,7 +173,7 @@ def test_an_adapter_on_the_head_can_be_merged(fail, adapter, stage):
 
 
 def test_an_adapter_that_the_libraries_refuse_can_be_merged(fail, adapter):
-    message = fail("--model_name_or_path", str(adapter(bias="all")))
+    message = fail("--model_name_or_path", str(adapter(bias="all")), "--reference_cache", "none")
     assert "LlamaForCausalLM cannot be trained with these flags: " in message
     assert "supports only 1 adapter with bias" in message and "dpo merge" in message
 

@@ -258,6 +258,23 @@ def test_the_reference_of_an_adapter_that_goes_on_is_all_of_it(adapter, kind, be
     assert losses[-1] < losses[0]
 
 
+def test_an_adapter_with_biases_trains_against_a_cached_reference(bench):
+    """PEFT refuses a second adapter with biases, which only a live reference needs."""
+    first = PeftModel(load(bench.tiny_model), LoraConfig(r=2, target_modules=["q_proj"], bias="all"))
+    set_seed(0)
+    for parameter in first.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    first.save_pretrained(bench.tmp_path / "first")
+
+    def resume() -> PeftModel:
+        return PeftModel.from_pretrained(load(bench.tiny_model), bench.tmp_path / "first", is_trainable=True)
+
+    losses = bench.losses(bench.trainer(model=resume(), reference=Reference(load=resume, cache=bench.cache())))
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-5)
+    assert losses[-1] < losses[0]
+
+
 @pytest.mark.parametrize("flags", [{"loss": ["simpo"]}, {"reference_free": True}], ids=str)
 def test_no_copy_of_an_adapter_stays_where_no_reference_is_read(flags, bench):
     model = PeftModel.from_pretrained(load(bench.tiny_model), trained_adapter(bench), is_trainable=True)
