@@ -29,7 +29,7 @@ bench: $(MARK)
 
 # The site in build/site. A broken link is an error.
 docs: $(MARK)
-	$(VENV)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict  # without the notice on the successor of mkdocs
 
 clean:
 	rm -rf .venv output build *.egg-info .pytest_cache .mypy_cache .ruff_cache
