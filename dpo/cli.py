@@ -1,6 +1,6 @@
 """The command line: `dpo COMMAND`. Every command starts fast, because torch is loaded only when a model is needed."""
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 import os
 import signal
@@ -10,6 +10,18 @@ from collections.abc import Sequence
 from dpo.commands import adapters, evaluate, generate, inspect, merge, prepare, recipe
 from dpo.errors import DPOError
 from dpo.flags import FlagParser, check_flags
+
+
+def make_parser() -> FlagParser:
+    """The parser of all commands. What it parses has the parser of the given command as `parser`."""
+    parser = FlagParser(
+        prog="dpo",
+        description="Commands that run before and after training. To train: deepspeed main.py --config runs/demo.yaml",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (adapters, prepare, inspect, generate, merge, evaluate, recipe):
+        command.add_to(commands)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,13 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: the command's own, where 0 is success; 2 after a user error, which is printed to stderr; or
         128 plus the signal's number after a signal, as shells expect.
     """
-    parser = FlagParser(
-        prog="dpo",
-        description="Commands that run before and after training. To train: deepspeed main.py --config runs/demo.yaml",
-    )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (adapters, prepare, inspect, generate, merge, evaluate, recipe):
-        command.add_to(commands)
+    parser = make_parser()
     try:
         options, unknown = parser.parse_known_args(argv)
         check_flags(options.parser, unknown)
