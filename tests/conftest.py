@@ -188,6 +188,12 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def launch_environment(cache: Path) -> dict[str, str]:
+    """The environment of a launched program: offline, one thread, this cache, and nothing of the user's settings."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "DPO_"))}
+    return clean | {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "DPO_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+
+
 @pytest.fixture
 def launch(session_cache: Path, tmp_path: Path) -> Launch:
     """Function that runs main.py, or another script, with a launcher in a separate process, as a user does."""
@@ -197,12 +203,10 @@ def launch(session_cache: Path, tmp_path: Path) -> Launch:
     ) -> subprocess.CompletedProcess[str]:
         bin_folder = Path(sys.executable).parent
         command = [str(bin_folder / launcher[0]), *launcher[1:], str(script), *flags]
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "DPO_"))}
-        offline = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "DPO_CACHE": str(session_cache)}
         return subprocess.run(
             command,
             cwd=tmp_path,
-            env=clean | offline | {"OMP_NUM_THREADS": "1"} | environment,
+            env=launch_environment(session_cache) | environment,
             capture_output=True,
             text=True,
             timeout=LAUNCH_TIMEOUT_S,
