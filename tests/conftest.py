@@ -181,8 +181,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that all launched runs of a test session share."""
-    return tmp_path_factory.mktemp("cache")
+    """A cache that all launched runs of a test session share. Its models are shared by all workers of pytest-xdist."""
+    cache = tmp_path_factory.mktemp("cache")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        models = tmp_path_factory.getbasetemp().parent / "models"
+        models.mkdir(exist_ok=True)
+        (cache / "models").symlink_to(models)
+    return cache
 
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.builders import ROOT
-from tests.docs.blocks import Block, executed_text, page_text, read_blocks
+from tests.docs.blocks import Block, executed_text, read_blocks
 from tests.docs.checking import problem_of
 
 CHECKOUT = ("dpo", "main.py", "templates", "ds_configs", "samples", "runs")
@@ -36,13 +36,13 @@ class PageRun:
         path = [str(programs), str(Path(sys.executable).parent), environment["PATH"]]
         self.environment = {**environment, "PATH": os.pathsep.join(path), "PYTHONPATH": str(self.folder)}
 
-    def run(self, page: Path) -> None:
+    def run(self, page: str, text: str) -> None:
         """Execute or check every block of a page, and print the time that each took.
 
         Raises:
-            AssertionError: naming the first block that fails, with the end of its output.
+            AssertionError: if a block fails; with its line and the end of its output.
         """
-        for block in read_blocks(page_text(page)):
+        for block in read_blocks(text):
             start = time.perf_counter()
             problem = problem_of(block) if block.is_marked else self.execute(block)
             print(f"{page}:{block.line}: {time.perf_counter() - start:.1f} s")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import pages_with_blocks
+from tests.docs.blocks import page_text, pages_with_blocks
 from tests.docs.running import PageRun
 
 
 @pytest.mark.parametrize("page", pages_with_blocks(guides=False), ids=str)
+@pytest.mark.usefixtures("model_cache")
 def test_every_block_of_the_page_works(page: Path, page_run: PageRun) -> None:
-    page_run.run(page)
+    page_run.run(str(page), page_text(page))
