@@ -35,6 +35,12 @@ from tests.builders import (  # noqa: E402
 WriteRows = Callable[..., Path]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-golden", action="store_true", help="tests/training/test_golden.py writes tests/golden/losses.json anew"
+    )
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder for each test."""

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, FalconConfig, Falc
 from dpo.cli import main as cli
 from tests.builders import ROOT
 from tests.conftest import Launch
+from tests.training.golden import LAUNCHED, assert_golden
 
 LOG_2 = 0.6931
 LAUNCHERS = {
@@ -105,6 +106,7 @@ def test_a_run_ends_with_a_complete_output_dir(launcher, launch: Launch, tiny_mo
     done = launch(command, *short_run(tiny_model, rows, output_dir))
     assert done.returncode == 0, done.stderr[-3000:]
     assert_whole(output_dir, tiny_model)
+    assert_golden(LAUNCHED, output_dir)
     assert train_losses(output_dir)[0] == pytest.approx(LOG_2, abs=1e-4)
     assert "24    24  none" in done.stdout
     assert "loss: sigmoid, beta 0.1\n" in done.stdout
@@ -128,6 +130,7 @@ def test_swapping_the_json_changes_the_zero_stage_and_not_the_losses(launch: Lau
         assert done.returncode == 0, done.stderr[-3000:]
         assert f"ZeRO stage: {stage}" in done.stdout
         assert_whole(output_dir, tiny_model)
+        assert_golden(LAUNCHED, output_dir)
         losses[stage] = train_losses(output_dir)
     assert losses[1][0] == pytest.approx(LOG_2, abs=1e-4)
     assert losses[1][2] < LOG_2 - 1e-3, "three steps at this rate must move the loss"

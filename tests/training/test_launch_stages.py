@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.builders import ROOT
 from tests.conftest import Launch
+from tests.training.golden import LAUNCHED, assert_golden
 from tests.training.test_launch import LOG_2, short_run, train_losses
 
 TELL_SHARDS = Path(__file__).parent / "tell_shards.py"
@@ -46,6 +47,8 @@ def test_fsdp2_gives_the_same_model_as_zero3(launch: Launch, tiny_model, rows, t
     done = launch(TWO_RANKS, *short_run(tiny_model, rows, zero3), *zero(3))
     assert done.returncode == 0, done.stderr[-3000:]
     launch_fsdp(launch, *short_run(tiny_model, rows, fsdp))
+    for output_dir in (zero3, fsdp):
+        assert_golden(LAUNCHED, output_dir)
     assert train_losses(fsdp) == pytest.approx(train_losses(zero3), rel=1e-3)
     assert train_losses(fsdp)[2] < LOG_2 - 1e-3
     assert_close(fsdp, zero3)
