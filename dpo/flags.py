@@ -11,10 +11,12 @@ __all__ = [
     "read_fields",
     "read_yaml",
     "switch_names",
+    "training_program",
 ]
 
 import argparse
 import json
+import sys
 import types
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -37,6 +39,11 @@ class FlagParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}\n  {self.prog} --help lists every flag.")
+
+
+def training_program() -> str:
+    """What users call the program that trains: main.py if this process runs it, otherwise dpo train."""
+    return "main.py" if Path(sys.argv[0]).name == "main.py" else "dpo train"
 
 
 def flag_names(parser: argparse.ArgumentParser) -> list[str]:

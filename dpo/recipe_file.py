@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo.errors import ConfigError, DPOError, unknown_name
-from dpo.flags import TRUE, FlagParser, flags_to_argv, parse_bool, read_yaml
+from dpo.flags import TRUE, FlagParser, flags_to_argv, parse_bool, read_yaml, training_program
 from dpo.folders import MERGE_REPORT, RESULTS, find_output
 
 TRAINING = ("sft", "dpo")
@@ -228,7 +228,7 @@ def with_config(argv: Sequence[str], known: Collection[str], *, shown: Collectio
     if content.get("dry_run"):
         raise ConfigError(
             f"{file}: dry_run is not allowed in a file.\n"
-            f"  Pass it on the command line: main.py --config {file} --dry_run"
+            f"  Pass it on the command line: {training_program()} --config {file} --dry_run"
         )
     recipe = recipe_of(file, content)
     if recipe.is_one_run:
@@ -240,7 +240,7 @@ def with_config(argv: Sequence[str], known: Collection[str], *, shown: Collectio
 
 def first_look(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return --config and --stage of main.py's command line, and the remaining words."""
-    parser = FlagParser(prog="main.py", add_help=False, allow_abbrev=False)
+    parser = FlagParser(prog=training_program(), add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=Path)
     parser.add_argument("--stage")
     return parser.parse_known_args(argv)
@@ -270,7 +270,7 @@ def chosen_stage(recipe: Recipe, name: str | None) -> Stage:
 
 def asks_for_dry_run(argv: Sequence[str]) -> bool:
     """Return whether main.py's command line contains --dry_run."""
-    parser = FlagParser(prog="main.py", add_help=False, allow_abbrev=False)
+    parser = FlagParser(prog=training_program(), add_help=False, allow_abbrev=False)
     parser.add_argument("--dry_run", "--dry-run", nargs="?", const=True, default=False, type=parse_bool)
     return bool(parser.parse_known_args(argv)[0].dry_run)
 

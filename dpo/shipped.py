@@ -3,7 +3,7 @@
 In a checkout they are folders beside the package. In an installed package they are folders inside it.
 """
 
-__all__ = ["FOLDERS", "IS_CHECKOUT", "ROOT", "find_file"]
+__all__ = ["FOLDERS", "IS_CHECKOUT", "PACKAGE", "ROOT", "find_file"]
 
 import functools
 import os

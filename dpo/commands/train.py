@@ -1,18 +1,40 @@
 """Training, as main.py and `dpo train` run it."""
 
-__all__ = ["PATIENCE_S", "main"]
+__all__ = ["PATIENCE_S", "add_to", "find_training", "main"]
 
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from dpo.errors import DPOError
 from dpo.recipe_file import asks_for_dry_run
 
 PATIENCE_S = 10
 """How long the other ranks wait before they exit. Their exit makes the launcher stop rank 0, which prints the error."""
+
+NAME = "train"
+LOCAL_RANK = re.compile(r"--local[_-]rank=\d+")
+"""What `deepspeed --module dpo train` puts behind dpo, and so before train."""
+
+
+def add_to(commands: Any) -> None:
+    """List the command. find_training takes its words, because a parser of its flags would have to import torch."""
+    parser = commands.add_parser(NAME, add_help=False, help="train a model; the same as main.py in a checkout")
+    parser.set_defaults(command=lambda _: main([]), parser=None)
+
+
+def find_training(argv: Sequence[str]) -> list[str] | None:
+    """The words for main, unchanged, if a command line of dpo starts a training run; otherwise None.
+
+    ["--local_rank=1", "train", "--config", "run.yaml"] gives ["--local_rank=1", "--config", "run.yaml"].
+    """
+    before = [word for word in argv[:1] if LOCAL_RANK.fullmatch(word)]
+    command, *words = argv[len(before) :] or [""]
+    return [*before, *words] if command == NAME else None
 
 
 def main(argv: Sequence[str]) -> int:

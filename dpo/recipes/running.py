@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import dpo
+from dpo import shipped
 from dpo.errors import ConfigError
 from dpo.flags import flag_names
 from dpo.recipe_file import Recipe, Stage, main_argv, what_is_done
@@ -172,26 +172,21 @@ def command_of(
     """The command line that runs a stage.
 
     Raises:
-        ConfigError: if a flag of a command is wrong, or main.py is not found.
+        ConfigError: if a flag of a command is wrong.
     """
     if stage.trains:
         again = ["--overwrite_output_dir"] if overwrite else []
-        return [*launcher, str(find_main()), *main_argv(recipe, stage), *again]
+        return [*launcher, *find_main(), *main_argv(recipe, stage), *again]
     again = ["--overwrite"] if overwrite and "overwrite" in flag_names(command_parser(commands, stage.kind)) else []
     return [sys.executable, "-m", "dpo", *command_argv(recipe, stage, commands), *again]
 
 
-def find_main() -> Path:
-    """Find main.py: next to the package in a checkout, or in the current folder.
+def find_main() -> list[str]:
+    """The script that trains, for a launcher to start: main.py in a checkout, otherwise the package's own.
 
-    Raises:
-        ConfigError: if neither folder contains it.
+    It is a script, because every launcher takes one, while each has a different flag for a module.
     """
-    places = [folder / "main.py" for folder in (Path(dpo.__file__).resolve().parents[1], Path.cwd())]
-    for place in places:
-        if place.is_file():
-            return place
-    raise ConfigError(
-        f"main.py, which runs training, was not found: looked for {' and '.join(map(str, places))}.\n"
-        "  Run the recipe from the folder that contains main.py."
-    )
+    main = shipped.ROOT / "main.py"
+    if shipped.IS_CHECKOUT and main.is_file():
+        return [str(main)]
+    return [str(shipped.PACKAGE / "__main__.py"), "train"]

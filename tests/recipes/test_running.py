@@ -10,6 +10,7 @@ import deepspeed  # noqa: F401  # at the top, since its first import prints a li
 import lm_eval.tasks
 import pytest
 
+from dpo import shipped
 from dpo.cli import main
 from dpo.commands.stages import STAGE_COMMANDS
 from dpo.errors import ConfigError, DPOError
@@ -79,8 +80,10 @@ def test_a_file_of_one_run_needs_no_stage(tmp_path: Path) -> None:
     ]
 
 
-def test_main_py_is_found_next_to_the_package() -> None:
-    assert find_main() == ROOT / "main.py"
+def test_main_py_trains_in_a_checkout_and_the_package_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_main() == [str(ROOT / "main.py")]
+    monkeypatch.setattr(shipped, "IS_CHECKOUT", False)
+    assert find_main() == [str(ROOT / "dpo" / "__main__.py"), "train"]
 
 
 def test_a_launcher_is_found_on_the_path_or_in_this_python_s_folder(monkeypatch: pytest.MonkeyPatch) -> None:

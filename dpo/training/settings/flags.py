@@ -11,7 +11,7 @@ from transformers import HfArgumentParser
 
 from dpo.data.config import DataConfig
 from dpo.errors import ConfigError
-from dpo.flags import FlagParser, add_fields, check_flags, flag_names, parse_bool
+from dpo.flags import FlagParser, add_fields, check_flags, flag_names, parse_bool, training_program
 from dpo.recipe_file import with_config
 from dpo.training.settings.checks import REFUSED
 from dpo.training.settings.fields import TrainingFields
@@ -33,8 +33,8 @@ def make_parser() -> MainParser:
     # DPOConfig and DataConfig both have a seed. DataConfig's is added later, replaces the other and sets both.
     parser = MainParser(  # type: ignore[misc]
         TrainingConfig,  # type: ignore[arg-type]
-        prog="main.py",
-        usage="main.py [--config FILE] --datasets SOURCE ... --model_name_or_path M --output_dir DIR [--FLAG VALUE]",
+        prog=training_program(),
+        usage="%(prog)s [--config FILE] --datasets SOURCE ... --model_name_or_path M --output_dir DIR [--FLAG VALUE]",
         description="Preference tuning with DPO: raw preference rows in, an aligned model out.",
         allow_abbrev=False,
         conflict_handler="resolve",
@@ -84,7 +84,7 @@ def parse_flags(argv: list[str]) -> tuple[DataConfig, dict[str, Any]]:
         ConfigError: if a flag is unknown, or a value is wrong.
     """
     parser = make_parser()
-    loss_parser = FlagParser(prog="main.py", add_help=False, allow_abbrev=False)
+    loss_parser = FlagParser(prog=training_program(), add_help=False, allow_abbrev=False)
     loss_parser.add_argument("--loss", nargs="+")
     loss_parser.add_argument("--loss_type", "--loss-type", nargs="+")
     loss_parser.add_argument("--loss_weights", "--loss-weights", nargs="+", type=float)
