@@ -1,6 +1,7 @@
 """Checks of the blocks that are not executed: their flags, commands and files exist."""
 
 import ast
+import itertools
 from pathlib import Path
 
 from dpo import cli
@@ -42,10 +43,11 @@ def check_command(words: list[str]) -> None:
     """Check one command line of main.py or dpo. Other programs pass."""
     if words[:3] == ["python", "-m", "dpo"]:
         words = words[2:]
+    neighbours = list(itertools.pairwise(words))
     if "main.py" in words:
         check_main(words[words.index("main.py") + 1 :])
-    elif words[:2] == ["dpo", "train"]:
-        check_main(words[2:])
+    elif ("dpo", "train") in neighbours:  # under a launcher too: torchrun -m dpo train
+        check_main(words[neighbours.index(("dpo", "train")) + 2 :])
     elif words[0] == "dpo":
         options, unknown = cli.make_parser().parse_known_args(words[1:])
         check_flags(options.parser, unknown)

@@ -101,6 +101,7 @@ def test_commands_that_need_a_network_or_take_long_are_left_out() -> None:
         ("deepspeed main.py --datasets nectar --engine packd", "packd"),
         ("accelerate launch main.py --datasets nectar --truncation_mode keep_end", "--truncation_mode is refused"),
         ("dpo train --datasets nectar --betta 1", "--betta"),
+        ("torchrun --nproc_per_node 8 -m dpo train --datasets nectar --betta 1", "--betta"),
         ("dpo merge --adapter a --output b --chek_prompts 0", "--chek_prompts"),
         ("python -m dpo merge --adapter a --output b stray", "stray"),
         ("dpo merge --output b", "--adapter"),
