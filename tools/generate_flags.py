@@ -53,9 +53,9 @@ INTRODUCTION = """\
 This page lists every flag of `main.py` and of the `dpo` commands, with its default. `python tools/generate_flags.py`
 writes it from the program.
 
-A flag with a default of `true` or `false` takes a value or none: `--bf16` means `--bf16 true`. A flag with the default
-"off" takes no value. An empty default means that the flag is not set. Any flag of `main.py` can be a line of a YAML
-file, `max_length: 1024`, that `--config` names.
+An empty default means that the flag is not set. A flag that is true or false needs no value: `--dry_run` means
+`--dry_run true`. A flag whose default is "off" takes no value. A YAML file can set every flag of `main.py`, for example
+with the line `max_length: 1024`, and `--config` names that file.
 """
 
 LIBRARIES = """
@@ -68,7 +68,7 @@ of its library's help. A flag with the default `true` also has a form that turns
 REFUSED_TEXT = """
 ### Refused flags
 
-These flags would have no effect here. A run that sets one stops with an error:
+These flags are not offered. A run that sets one stops with an error:
 """
 
 REFUSED_BY_PACKED_TEXT = """
