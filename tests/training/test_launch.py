@@ -178,7 +178,7 @@ def test_an_unsupported_architecture_uses_padded_and_prints_the_reason_once(laun
     done = launch(["python"], *short_run(falcon, rows, tmp_path / "out"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert (
-        done.stdout.count("engine: padded, since FalconForCausalLM does not use transformers' attention interface") == 1
+        done.stdout.count("engine: padded, because FalconForCausalLM does not use transformers' attention interface") == 1
     )
     assert json.loads((tmp_path / "out" / "train_results.json").read_text())["engine"] == "padded"
     refused = launch(["python"], *short_run(falcon, rows, tmp_path / "other"), "--loss", "simpo")

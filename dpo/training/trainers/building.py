@@ -109,7 +109,7 @@ def build_trainer(
 
     reason = why_padded(config, base) if config.engine == "packed" else None
     if reason is not None or config.engine == "padded":
-        say(f"engine: padded, since {reason}" if reason else "engine: padded")
+        say(f"engine: padded, because {reason}" if reason else "engine: padded")
         check_padded(config, reason)
         if config.stage == "sft":
             return AnswerTrainer(**options)
