@@ -207,13 +207,17 @@ def launch_environment(cache: Path) -> dict[str, str]:
 
 @pytest.fixture
 def launch(session_cache: Path, tmp_path: Path) -> Launch:
-    """Function that runs main.py, or another script, with a launcher in a separate process, as a user does."""
+    """Function that runs main.py with a launcher in a separate process, as a user does.
+
+    It runs another script instead, or none where the launcher's words name a module.
+    """
 
     def run(
-        launcher: list[str], *flags: str, script: Path = ROOT / "main.py", **environment: str
+        launcher: list[str], *flags: str, script: Path | None = ROOT / "main.py", **environment: str
     ) -> subprocess.CompletedProcess[str]:
         bin_folder = Path(sys.executable).parent
-        command = [str(bin_folder / launcher[0]), *launcher[1:], str(script), *flags]
+        scripts = [] if script is None else [str(script)]
+        command = [str(bin_folder / launcher[0]), *launcher[1:], *scripts, *flags]
         return subprocess.run(
             command,
             cwd=tmp_path,

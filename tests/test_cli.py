@@ -11,6 +11,8 @@ import pytest
 from dpo.adapters import find_adapters
 from dpo.cli import main
 from dpo.commands.adapters import describe
+from dpo.commands.train import PATIENCE_S
+from dpo.errors import ConfigError
 from dpo.records import Drop
 from main import main as train
 
@@ -77,14 +79,74 @@ def test_a_missing_command_and_unknown_arguments_exit_with_2(
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_help_names_the_commands_and_the_way_to_train(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_the_commands_and_the_launchers(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert shown.startswith("usage: dpo [-h] COMMAND ...")
     assert "adapters list the adapters" in shown
-    assert "main.py --config runs/demo.yaml" in shown
+    assert "train train a model; the same as main.py in a checkout" in shown
+    for launcher in ("deepspeed --module dpo train", "torchrun -m dpo train", "accelerate launch -m dpo train"):
+        assert launcher in shown
+
+
+@pytest.mark.parametrize("before", [[], ["--local_rank=1"], ["--local-rank=0"]])
+def test_train_gets_every_word_untouched_and_gives_its_exit_code(
+    before: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[list[str]] = []
+    monkeypatch.setattr("dpo.commands.train.run", given.append)
+    words = ["--config", "run.yaml", "--", "--help", "train", "--beta=0.1", ""]
+    assert main([*before, "train", *words]) == 0
+    assert given == [[*before, *words]]
+    monkeypatch.setattr("dpo.commands.train.run", interrupt)
+    assert main([*before, "train"]) == 130
+
+
+def test_train_without_an_argument_list_reads_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[str]] = []
+    monkeypatch.setattr("dpo.commands.train.run", given.append)
+    monkeypatch.setattr("sys.argv", ["dpo", "train", "--beta", "0.2"])
+    assert main() == 0
+    assert given == [["--beta", "0.2"]]
+
+
+def test_the_error_of_another_rank_is_printed_late_with_its_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(argv: list[str]) -> None:
+        raise ConfigError("no data")
+
+    waited: list[float] = []
+    monkeypatch.setattr("dpo.commands.train.run", fail)
+    monkeypatch.setattr("time.sleep", waited.append)
+    for rank, message in (("0", "error: no data\n"), ("1", "error on rank 1: no data\n")):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["train"]) == 2
+        assert capsys.readouterr().err == message
+    assert waited == [PATIENCE_S]
+
+
+@pytest.mark.parametrize("words", [["--loud", "train"], ["--local_rank=x", "train"], ["--local_rank=0", "adapters"]])
+def test_other_flags_before_a_command_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert f"unknown flag '{words[0]}'" in capsys.readouterr().err
+
+
+def test_the_help_of_train_calls_the_program_as_it_was_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for started, call, program in (
+        ("dpo", main, "dpo train"),
+        ("/x/main.py", lambda words: train(words[1:]), "main.py"),
+    ):
+        monkeypatch.setattr("sys.argv", [started])
+        with pytest.raises(SystemExit) as left:
+            call(["train", "--help"])
+        assert left.value.code == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"usage: {program} [--config FILE] --datasets SOURCE") and "--loss" in shown
 
 
 def test_a_closed_output_gives_a_signal_s_exit_code_and_no_traceback() -> None:

@@ -114,6 +114,22 @@ def test_the_processes_end_if_the_parent_is_killed(chatml_folder: Path, write_ro
     wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
 
 
+@pytest.mark.parametrize("start", [["-m", "dpo"], [str(ROOT / "dpo" / "__main__.py")]], ids=["module", "path"])
+def test_the_processes_import_the_program_anew_without_torch(
+    start: list[str], chatml_folder: Path, write_rows: WriteRows, tmp_path: Path
+) -> None:
+    adapter = ADAPTER.replace('row["q"] == "raise"', '"torch" in __import__("sys").modules')
+    (tmp_path / "votes.py").write_text(adapter)
+    command = [sys.executable, *start, "prepare", "--model_name_or_path", str(chatml_folder), "--num_proc", "2"]
+    command += ["--datasets", f"votes={write_rows(votes())}", "--adapter", str(tmp_path / "votes.py")]
+    command += ["--output", str(tmp_path / "out"), "--format", "jsonl"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    chosen = {json.loads(line)["chosen"] for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()}
+    assert 1 <= len(chosen) <= 2 and str(os.getpid()) not in chosen
+    assert done.stdout.endswith(f"{NUM_ROWS:,} pairs in train\n"), "each row was prepared once"
+
+
 def wait_until(done: Callable[[], bool], timeout_s: float = 30) -> None:
     end = time.monotonic() + timeout_s
     while not done():

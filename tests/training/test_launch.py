@@ -118,6 +118,25 @@ def test_a_run_ends_with_a_complete_output_dir(launcher, launch: Launch, tiny_mo
     assert not (tmp_path / "wandb").exists(), "Weights & Biases is off if no project is set"
 
 
+MODULES = {
+    "python": (["python", "-m"], 1),
+    "torchrun": (["torchrun", "--nproc_per_node", "2", "--master_port", "29641", "-m"], 2),
+    "accelerate": (["accelerate", "launch", "--cpu", "--num_processes", "1", "-m"], 1),
+    "deepspeed": (["deepspeed", "--num_gpus", "2", "--master_port", "29642", "--module"], 2),
+}
+"""As LAUNCHERS, for the package in place of main.py."""
+
+
+@pytest.mark.parametrize("launcher", MODULES)
+def test_the_package_trains_under_every_launcher(launcher, launch: Launch, tiny_model, rows, tmp_path):
+    command, world_size = MODULES[launcher]
+    flags = [*short_run(tiny_model, rows, tmp_path / "out"), "--max_steps", "1", "--sample_prompts", "0"]
+    done = launch([*command, "dpo", "train"], *flags, script=None, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"global batch: 4 pairs = 1 at once x {world_size} device(s)" in done.stdout
+    assert train_losses(tmp_path / "out") == pytest.approx([LOG_2], abs=1e-4)
+
+
 def test_swapping_the_json_changes_the_zero_stage_and_not_the_losses(launch: Launch, tiny_model, rows, tmp_path):
     losses = {}
     for stage in (1, 2, 3):
@@ -178,7 +197,8 @@ def test_an_unsupported_architecture_uses_padded_and_prints_the_reason_once(laun
     done = launch(["python"], *short_run(falcon, rows, tmp_path / "out"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert (
-        done.stdout.count("engine: padded, because FalconForCausalLM does not use transformers' attention interface") == 1
+        done.stdout.count("engine: padded, because FalconForCausalLM does not use transformers' attention interface")
+        == 1
     )
     assert json.loads((tmp_path / "out" / "train_results.json").read_text())["engine"] == "padded"
     refused = launch(["python"], *short_run(falcon, rows, tmp_path / "other"), "--loss", "simpo")
