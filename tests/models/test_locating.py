@@ -52,7 +52,7 @@ def test_a_revision_of_an_adapter_folder_is_that_of_its_base(tmp_path: Path) -> 
 
 def test_the_error_names_a_revision_that_does_not_exist(tmp_path: Path) -> None:
     name = put_on_hub("org/without-v9", main=adapter(tmp_path / "adapter"))
-    with pytest.raises(TokenizerError, match="gave no such model at revision v9"):
+    with pytest.raises(TokenizerError, match="did not provide the model at revision v9"):
         find_file(name, "config.json", "v9")
 
 

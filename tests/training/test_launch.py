@@ -133,7 +133,7 @@ def test_the_package_trains_under_every_launcher(launcher, launch: Launch, tiny_
     flags = [*short_run(tiny_model, rows, tmp_path / "out"), "--max_steps", "1", "--sample_prompts", "0"]
     done = launch([*command, "dpo", "train"], *flags, script=None, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert f"global batch: 4 pairs = 1 at once x {world_size} device(s)" in done.stdout
+    assert f"global batch size: 4 pairs = 1 per device x {world_size} device(s)" in done.stdout
     assert train_losses(tmp_path / "out") == pytest.approx([LOG_2], abs=1e-4)
 
 
